@@ -1,0 +1,61 @@
+"""Shared by all tests: a fixed number of threads, hypothesis without deadlines, small models with no trivial weight."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+
+from vivit_zoo import ViViT, ViViTConfig
+
+torch.set_num_threads(2)
+# No deadline: a noisy machine is no failure. Derandomised: a red run can be repeated; set HYPOTHESIS_PROFILE=explore to
+# look for new examples.
+settings.register_profile("default", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=300)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+VARIANTS = ["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
+
+
+def tiny_config(**changes) -> ViViTConfig:
+    """3 x (2·3) tokens of width 24: every axis has another length, so that no mix-up of axes goes unseen."""
+    fields = {
+        "num_classes": 5,
+        "num_frames": 6,
+        "image_size": (8, 12),
+        "tubelet_size": (2, 4, 4),
+        "dim": 24,
+        "depth": 2,
+        "num_heads": 4,
+        "temporal_depth": 2,
+    }
+    return ViViTConfig(**(fields | changes))
+
+
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Every parameter random: zeros and ones, as heads, class tokens and norms start, would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            scale = 0.3 if parameter.ndim > 1 else 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return module
+
+
+def tiny_model(**changes) -> ViViT:
+    """A random model of `tiny_config` in evaluation mode, in float64."""
+    return randomise(ViViT(tiny_config(**changes))).double().eval()
+
+
+def video_for(config: ViViTConfig, batch: int = 2, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """A random batch of clips that fits the configuration."""
+    return torch.randn(batch, *config.input_shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """Vectors made by running the original JAX code."""
+    return Path(__file__).parent / "parity"

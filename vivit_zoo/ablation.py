@@ -1,0 +1,382 @@
+"""Ablation studies: settings times seeds make cells; each is trained in its own folder; the cells make the table.
+
+A cell's folder holds config.json, metrics.jsonl, checkpoint.pt and, once it is finished, result.json. A second run skips
+what is finished and resumes what is not.
+"""
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import platform
+import re
+import sys
+import traceback
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from matplotlib.figure import Figure
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from vivit_zoo.datasets import MovingDigits
+from vivit_zoo.evaluate import evaluate, shuffle_frames, swap_halves
+from vivit_zoo.flops import count_macs, count_params
+from vivit_zoo.model import ViViT, ViViTConfig
+from vivit_zoo.train import DATASETS, TrainConfig, train, write_whole
+
+__all__ = ["BASE", "Cell", "Setting", "report", "run_from_command_line", "run_study", "table"]
+
+# What studies start from: a model that learns MovingDigits in less than a minute on two cores. Positions are
+# sine-cosine, because learned ones start small (0.02, as in the original) beside the tokens (1), which costs the joint
+# model, the one that must find time and space in one table, many steps at the bag's ceiling before it sees the order.
+BASE = TrainConfig(
+    model=ViViTConfig(
+        num_classes=len(MovingDigits.classes),
+        num_frames=MovingDigits.num_frames,
+        image_size=MovingDigits.side,
+        tubelet_size=(2, 8, 8),
+        in_chans=1,
+        dim=72,
+        depth=3,
+        num_heads=4,
+        mlp_ratio=2.0,
+        temporal_depth=2,
+        global_pool="avg",
+        pos_embed="sincos_3d",
+    ),
+    data="moving_digits",
+    steps=300,
+    batch_size=32,
+    lr=2e-3,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One row of a study.
+
+    Args:
+        name: of the row.
+        train: the configuration; the study sets its seed.
+        ceiling: the accuracy that cannot be passed by design, in [0, 1]; None where there is no such bound below 1.
+    """
+
+    name: str
+    train: TrainConfig
+    ceiling: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One setting under one seed, and its folder."""
+
+    setting: Setting
+    seed: int
+    out: Path
+
+    @property
+    def train(self) -> TrainConfig:
+        """The configuration to run."""
+        return dataclasses.replace(self.setting.train, seed=self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """Named after the whole configuration, so that a changed one never meets the results of another."""
+        slug = re.sub(r"\W+", "-", self.setting.name).strip("-").lower()
+        digest = hashlib.sha256(self.train.to_json().encode()).hexdigest()[:8]
+        return self.out / "cells" / f"{slug}-seed{self.seed}-{digest}"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `run_cell` wrote, or None before that."""
+        file = self.folder / "result.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+
+def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
+    """Train a cell, test it, with the controls, and write result.json."""
+    torch.set_num_threads(threads)
+    config = cell.train
+    trained = train(config, cell.folder, bar=bar)
+    device, loader = trained.accelerator.device, trained.test_loader
+    plain = evaluate(trained.model, loader, device)
+    shuffled = evaluate(trained.model, loader, device, change=shuffle_frames)
+    swapped = evaluate(trained.model, loader, device, change=swap_halves)
+    reverse = torch.tensor([DATASETS[config.data].reversed_label(label) for label in plain.labels.tolist()])
+    result = {
+        "accuracy": plain.accuracy(),
+        "shuffled_accuracy": shuffled.accuracy(),
+        "reversed_when_swapped": swapped.accuracy(reverse),
+        "params": count_params(trained.model),
+        "macs": count_macs(lambda: ViViT(config.model), (1, *config.model.input_shape)),
+        "clips_per_second": trained.clips_per_second,
+        "peak_bytes": trained.peak_bytes,
+        "threads": threads,
+        "machine": describe_machine(device),
+    }
+    write_whole(cell.folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
+
+
+def describe_machine(device: torch.device) -> str:
+    """Device, Python and torch in one line, to stand beside numbers."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs: int = 1) -> list[Cell]:
+    """Run every setting under every seed, each cell in a process of its own, and return the cells.
+
+    A cell that fails leaves error.txt in its folder and does not stop the others.
+
+    Args:
+        settings: the rows; each is built once before anything runs, so that a wrong one fails at once.
+        seeds: of the cells; a study runs seed by seed, so that a stopped one has whole tables.
+        out: folder of the study.
+        jobs: cells at a time.
+
+    Raises:
+        ValueError: on a setting that cannot be built, or two with the same name.
+    """
+    names = [setting.name for setting in settings]
+    if len(set(names)) < len(names):
+        raise ValueError(f"settings share a name: {', '.join(names)}")
+    for setting in settings:
+        with torch.device("meta"):
+            ViViT(setting.train.model)
+    cells = [Cell(setting, seed, out) for seed in seeds for setting in settings]
+    waiting = [cell for cell in cells if cell.result is None]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    # A fork server imports torch once for all cells, and each cell's memory can be measured on its own.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(["vivit_zoo.ablation"])
+    running: dict[int, BaseProcess] = {}
+    progress = tqdm(total=len(cells), initial=len(cells) - len(waiting), desc="cells", unit="cell", dynamic_ncols=True)
+    try:
+        while waiting or running:
+            for slot in set(range(jobs)) - running.keys():
+                if waiting:
+                    running[slot] = context.Process(target=_run_cell_logged, args=(waiting.pop(0), threads, slot + 1))
+                    running[slot].start()
+            multiprocessing.connection.wait([process.sentinel for process in running.values()])
+            for slot, process in list(running.items()):
+                if process.exitcode is not None:
+                    del running[slot]
+                    progress.update()
+    except KeyboardInterrupt:
+        for process in running.values():
+            process.join(5)
+            process.kill()
+        progress.close()
+        print(f"\nstopped; the same command goes on from here ({out})", file=sys.stderr)
+        raise SystemExit(130) from None
+    progress.close()
+    return cells
+
+
+def _run_cell_logged(cell: Cell, threads: int, bar: int) -> None:
+    error = cell.folder / "error.txt"
+    try:
+        error.unlink(missing_ok=True)
+        run_cell(cell, threads, bar)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        error.write_text(traceback.format_exc())
+        raise SystemExit(1) from None
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """The study as a Markdown table, one row a setting; accuracies in percent, as mean ± standard deviation over seeds."""
+    header = [
+        "variant",
+        "accuracy",
+        "frames shuffled",
+        "halves swapped: reversed",
+        "ceiling",
+        "params",
+        "MMACs",
+        "clips/s",
+        "peak MB",
+    ]
+    rows = [_row(setting, results) for setting, results in _by_setting(cells).items()]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    rule = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
+    lines = [
+        " | ".join(
+            text.ljust(width) if i == 0 else text.rjust(width) for i, (text, width) in enumerate(zip(row, widths))
+        )
+        for row in [header, rule, *rows]
+    ]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _by_setting(cells: Sequence[Cell]) -> dict[Setting, list[dict[str, Any]]]:
+    results: dict[str, list[dict[str, Any]]] = {cell.setting.name: [] for cell in cells}
+    for cell in cells:
+        if cell.result is not None:
+            results[cell.setting.name].append(cell.result)
+    settings = {cell.setting.name: cell.setting for cell in cells}
+    return {settings[name]: found for name, found in results.items()}
+
+
+def _row(setting: Setting, results: list[dict[str, Any]]) -> list[str]:
+    if not results:
+        return [setting.name, "failed", *[""] * 7]
+
+    def percent(key: str) -> str:
+        values = [100 * result[key] for result in results]
+        return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+    peaks = [result["peak_bytes"] for result in results if result["peak_bytes"] is not None]
+    return [
+        setting.name,
+        percent("accuracy"),
+        percent("shuffled_accuracy"),
+        percent("reversed_when_swapped"),
+        "" if setting.ceiling is None else f"{100 * setting.ceiling:.1f}",
+        f"{results[0]['params']:,}",
+        f"{results[0]['macs'] / 1e6:.1f}",
+        f"{mean(result['clips_per_second'] for result in results):.0f}",
+        f"{max(peaks) / 1e6:.0f}" if peaks else "",
+    ]
+
+
+def draw_accuracy(cells: Sequence[Cell], file: Path) -> None:
+    """Accuracy against the matrix products of one clip, a point a setting, with a bar of one standard deviation."""
+    fig = Figure(figsize=(7, 4.5), layout="constrained")
+    ax = fig.subplots()
+    for setting, results in _by_setting(cells).items():
+        if results:
+            accuracies = [100 * result["accuracy"] for result in results]
+            error = stdev(accuracies) if len(accuracies) > 1 else None
+            ax.errorbar(results[0]["macs"] / 1e6, mean(accuracies), error, fmt="o", capsize=3, label=setting.name)
+    for ceiling in sorted({cell.setting.ceiling for cell in cells} - {None}):
+        ax.axhline(100 * ceiling, color="grey", lw=0.8, ls=":")
+        ax.annotate(
+            f"ceiling {100 * ceiling:.1f}",
+            (1, 100 * ceiling),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            color="grey",
+        )
+    ax.set(xlabel="MMACs a clip", ylabel="test accuracy, %", ylim=(0, 103))
+    ax.legend(fontsize="small")
+    _save(fig, file)
+
+
+def draw_curves(cells: Sequence[Cell], file: Path) -> None:
+    """Training loss and test accuracy over the steps, a colour a setting, a line a seed."""
+    fig = Figure(figsize=(10, 4), layout="constrained")
+    axes = fig.subplots(1, 2)
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(cell.setting.name for cell in cells))}
+    for cell in cells:
+        if cell.result is None:
+            continue
+        metrics = [json.loads(line) for line in (cell.folder / "metrics.jsonl").read_text().splitlines()]
+        steps = [line["step"] for line in metrics]
+        name = cell.setting.name
+        label = name if cell.seed == cells[0].seed else None
+        axes[0].plot(steps, [line["loss"] for line in metrics], "-", color=colours[name], label=label)
+        axes[1].plot(steps, [100 * line["accuracy"] for line in metrics], "-", color=colours[name], label=label)
+    axes[0].set(xlabel="step", ylabel="training loss")
+    axes[1].set(xlabel="step", ylabel="test accuracy, %", ylim=(0, 103))
+    axes[0].legend(fontsize="small")
+    _save(fig, file)
+
+
+def draw_clips(dataset: Dataset, classes: Sequence[str], file: Path) -> None:
+    """One clip of each class, its frames side by side."""
+    found: dict[int, torch.Tensor] = {}
+    index = 0
+    while len(found) < len(classes):
+        video, label = dataset[index]
+        found.setdefault(label, video)
+        index += 1
+    fig = Figure(figsize=(12, 0.95 * len(classes)), layout="constrained")
+    axes = fig.subplots(len(classes), 1)
+    for label, ax in enumerate(axes):
+        frames = (found[label] + 1) / 2
+        frames = F.pad(frames, (1, 1), value=0.5)  # a line between frames
+        ax.imshow(rearrange(frames, "c t h w -> h (t w) c"), cmap="gray", vmin=0, vmax=1)
+        ax.set_title(classes[label], loc="left", fontsize="small", pad=2)
+        ax.axis("off")
+    _save(fig, file)
+
+
+def _save(fig: Figure, file: Path) -> None:
+    write_whole(file, lambda part: fig.savefig(part, format="png", dpi=120))
+
+
+def run_from_command_line(
+    question: str, base: TrainConfig, settings: Callable[[TrainConfig], list[Setting]], out: str
+) -> int:
+    """The command line of an experiment: run its study, print and write the table, draw the pictures.
+
+    Args:
+        question: the experiment's docstring, shown by --help.
+        base: the defaults; every field can be overridden on the command line, such as --steps 100 --model.depth 2.
+        settings: makes the rows from the base.
+        out: default folder of the study.
+
+    Returns:
+        The exit code: 0, or 1 if cells failed, or 2 if a setting cannot be built.
+    """
+    parser = ArgumentParser(description=question, formatter_class=_HelpAsWritten)
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds: 0, 1, ... (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path(out), help=f"folder of the study (default: {out})")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, which share the cores (default: 1)")
+    parser.add_class_arguments(TrainConfig, skip={"seed", "model.variant"})
+    defaults = dataclasses.asdict(base)
+    del defaults["seed"], defaults["model"]["variant"]
+    parser.set_defaults(defaults)
+    options = parser.parse_args()
+    try:
+        instantiated = vars(parser.instantiate(options))
+        seeds, out_dir, jobs = (instantiated.pop(name) for name in ("seeds", "out", "jobs"))
+        cells = run_study(settings(TrainConfig(**instantiated)), range(seeds), out_dir, jobs)
+    except ValueError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return report(cells, out_dir)
+
+
+def report(cells: Sequence[Cell], out: Path) -> int:
+    """Print the table; write it to table.md, with the pictures beside it; return 1 if cells failed, else 0."""
+    failed = [cell for cell in cells if cell.result is None]
+    finished = [cell for cell in cells if cell.result is not None]
+    text = table(cells)
+    print(text)
+    if finished:
+        machines = sorted({cell.result["machine"] for cell in finished if cell.result})
+        seeds = len({cell.seed for cell in finished})
+        note = (
+            f"{seeds} seed{'s' if seeds > 1 else ''}; accuracies in percent, mean ± standard deviation. "
+            + "; ".join(machines)
+        )
+        print(f"{note}\n\nwritten to {out}: table.md, accuracy_vs_gmacs.png, curves.png, clips.png")
+        write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n\n{note}\n"))
+        draw_accuracy(finished, out / "accuracy_vs_gmacs.png")
+        draw_curves(finished, out / "curves.png")
+        dataset = DATASETS[cells[0].train.data]
+        draw_clips(dataset("train"), dataset.classes, out / "clips.png")
+    for cell in failed:
+        print(f"FAILED {cell.setting.name}, seed {cell.seed}: {cell.folder / 'error.txt'}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+class _HelpAsWritten(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of an experiment's docstring."""

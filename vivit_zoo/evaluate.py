@@ -1,0 +1,63 @@
+"""Accuracy of any classifier of clips, and the controls that tell whether it uses time."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+__all__ = ["Scores", "evaluate", "shuffle_frames", "swap_halves"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model answered to a data set: logits (clips, classes) in float32 and labels (clips,), both on the CPU."""
+
+    logits: Tensor
+    labels: Tensor
+
+    def accuracy(self, labels: Tensor | None = None) -> float:
+        """Share of the clips, in [0, 1], whose highest logit is the label's; other labels may be given."""
+        labels = self.labels if labels is None else labels
+        return (self.logits.argmax(dim=1) == labels).double().mean().item()
+
+
+@torch.no_grad()
+def evaluate(
+    model: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device | str = "cpu",
+    change: Callable[[Tensor], Tensor] | None = None,
+) -> Scores:
+    """Run a model over batches of (video (b, c, t, h, w), label (b,)).
+
+    Args:
+        model: any callable from videos to logits (b, classes); put modules into evaluation mode yourself.
+        batches: such as a `DataLoader`.
+        device: where the model lives.
+        change: applied to each batch of videos before the model, such as `shuffle_frames`.
+
+    Raises:
+        ValueError: if there are no batches.
+    """
+    logits, labels = [], []
+    for video, label in batches:
+        video = video.to(device)
+        logits.append(model(video if change is None else change(video)).float().cpu())
+        labels.append(label)
+    if not logits:
+        raise ValueError("nothing to evaluate: the data set is empty")
+    return Scores(torch.cat(logits), torch.cat(labels))
+
+
+def shuffle_frames(video: Tensor) -> Tensor:
+    """The frames of each clip in a random order of its own, the same at every call: (b, c, t, h, w) -> same."""
+    generator = torch.Generator().manual_seed(0)
+    order = torch.rand(video.shape[0], video.shape[2], generator=generator).argsort(dim=1).to(video.device)
+    return video.gather(2, order[:, None, :, None, None].expand_as(video))
+
+
+def swap_halves(video: Tensor) -> Tensor:
+    """The second half of the frames before the first: (b, c, t, h, w) -> same, with an even t."""
+    return rearrange(video, "b c (half t) h w -> half b c t h w", half=2).flip(0).movedim(0, 2).flatten(2, 3)

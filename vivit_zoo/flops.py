@@ -1,0 +1,83 @@
+"""What one forward pass costs, counted on the meta device: matrix products, and the paper's own "GFLOPs".
+
+Both work on any module that maps one video batch, the user's own variants included; nothing is computed.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = ["count_macs", "count_params", "paper_gflops"]
+
+
+def count_params(module: nn.Module) -> int:
+    """Number of trainable and frozen parameters; buffers such as fixed positions do not count."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_macs(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> int:
+    """Multiply-accumulates of all matrix products of one forward pass, attention included.
+
+    Args:
+        make: builds the module, such as `lambda: ViViT(config)`; called on the meta device.
+        shape: of the input, batch first, such as (1, 3, 32, 224, 224).
+    """
+    with FlopCounterMode(display=False) as counter:
+        _forward_on_meta(make, shape)
+    return counter.get_total_flops() // 2
+
+
+def paper_gflops(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> float:
+    """GFLOPs as the paper's Table 2 prints them; arguments as for `count_macs`.
+
+    The paper counted with XLA's static analysis of the forward pass and halved the result, as if every operation were
+    fused into a multiply-add: one for each multiply-accumulate of a matrix product, and half of one for each elementary
+    operation (addition, multiplication, comparison, division; transcendental functions are free).
+    """
+    with _ElementwiseOps() as ops:
+        _forward_on_meta(make, shape)
+    return (count_macs(make, shape) + ops.count / 2) / 1e9
+
+
+def _forward_on_meta(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+    # On a CPU device torch's counter takes fused attention for free; on the meta device it does not.
+    with torch.device("meta"), torch.no_grad():
+        make().eval()(torch.empty(shape))
+
+
+class _ElementwiseOps(TorchFunctionMode, AbstractContextManager):
+    """Counts the elementary operations of the functions that a ViT is made of, as XLA's analysis does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _ELEMENTWISE:
+            self.count += _ELEMENTWISE[func](result, *args)
+        return result
+
+
+def _attention_ops(out: Tensor, q: Tensor, k: Tensor, *_: Any) -> int:
+    rows, keys = prod(q.shape[:-1]), k.shape[-2]
+    return q.numel() + rows * (4 * keys - 1)  # scaling the queries; softmax: max, subtract, sum, divide
+
+
+_ELEMENTWISE: dict[Callable[..., Any], Callable[..., int]] = {
+    F.linear: lambda out, x, weight, bias=None: out.numel() if bias is not None else 0,
+    F.layer_norm: lambda out, *_: 7 * out.numel() + 4 * prod(out.shape[:-1]),
+    F.gelu: lambda out, *_: 8 * out.numel(),
+    F.scaled_dot_product_attention: _attention_ops,
+    Tensor.add: lambda out, *_: out.numel(),
+    Tensor.mean: lambda out, x, *_: x.numel(),
+}

@@ -1,0 +1,372 @@
+"""The model as a whole: `ViViTConfig`, the table of sizes, `ViViT`, `create_model`."""
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, Self, get_args
+
+import torch
+from torch import Tensor, nn
+
+from vivit_zoo.blocks import ACTS, Order
+from vivit_zoo.encoders import ENCODERS, EncoderOptions
+from vivit_zoo.tokens import PosEmbed, SampleFrames, TubeletEmbed, sincos_1d, sincos_3d, uniform_frame_indices
+
+__all__ = ["SIZES", "ViViT", "ViViTConfig", "create_model"]
+
+POS_EMBEDS: dict[str, Callable[..., nn.Module]] = {
+    "learned": PosEmbed,
+    "sincos_1d": partial(PosEmbed, fixed=sincos_1d),
+    "sincos_3d": partial(PosEmbed, fixed=sincos_3d),
+    "none": nn.Identity,
+}
+
+SIZES: dict[str, dict[str, int]] = {
+    # Ti and S: Touvron et al., DeiT, arXiv 2012.12877, Table 1. B, L and H: ViT, arXiv 2010.11929, Table 1.
+    "Ti": {"dim": 192, "depth": 12, "num_heads": 3},
+    "S": {"dim": 384, "depth": 12, "num_heads": 6},
+    "B": {"dim": 768, "depth": 12, "num_heads": 12},
+    "L": {"dim": 1024, "depth": 24, "num_heads": 16},
+    "H": {"dim": 1280, "depth": 32, "num_heads": 16},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViViTConfig:
+    """Everything that defines a ViViT but its weights. The defaults are ViViT-B/16x2 on Kinetics-400.
+
+    Args:
+        variant: a key of `vivit_zoo.encoders.ENCODERS`: "joint", "factorised_encoder", "factorised_self_attention",
+            "factorised_dot_product".
+        num_classes: number of classes; 0 for no head; or several heads by name, such as {"noun": 300, "verb": 97}.
+        num_frames: frames T of a clip.
+        image_size: (H, W) in pixels, or one number for a square.
+        tubelet_size: (t, h, w) in frames and pixels; each must divide its side of the clip.
+        sampled_frames: None, or the number of frames that the model picks evenly out of `num_frames` before it cuts
+            tubelets ("uniform frame sampling", paper section 3.2; `tokens.uniform_frame_indices`).
+        in_chans: channels of the video.
+        dim, depth, num_heads, mlp_ratio: width, blocks, attention heads, hidden width of the MLP over `dim`.
+        temporal_depth, temporal_num_heads, temporal_mlp_ratio: of the factorised encoder's temporal encoder; None for
+            its own default, 4 blocks built like the spatial ones. A depth of 0 is the paper's average-pool baseline.
+        qkv_bias: whether queries, keys and values have a bias.
+        act: "gelu_tanh" (the released checkpoints'), "gelu" or "quick_gelu".
+        norm_eps: epsilon of every LayerNorm.
+        global_pool: "token", "avg" or "max"; None for the variant's own default, "token" where it has a class token and
+            "avg" in the two that have none.
+        representation_size: width of a tanh layer before the head (the original's `pre_logits`), None for no such layer.
+        pos_embed: "learned", "sincos_1d", "sincos_3d" or "none".
+        order: of the factorised self-attention's block, "space_time" (the paper's) or "time_space".
+        drop, attn_drop: dropout rates in [0, 1).
+        drop_path: stochastic depth of the last block in [0, 1), growing linearly from 0 at the first.
+
+    Fields of another variant are kept and have no effect, so that one configuration can be run under all of them.
+
+    Raises:
+        ValueError: on any value that cannot work, with the values that can.
+    """
+
+    variant: str = "joint"
+    num_classes: int | dict[str, int] = 400
+    num_frames: int = 32
+    image_size: int | tuple[int, int] = (224, 224)
+    tubelet_size: tuple[int, int, int] = (2, 16, 16)
+    sampled_frames: int | None = None
+    in_chans: int = 3
+    dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    temporal_depth: int | None = None
+    temporal_num_heads: int | None = None
+    temporal_mlp_ratio: float | None = None
+    qkv_bias: bool = True
+    act: str = "gelu_tanh"
+    norm_eps: float = 1e-6
+    global_pool: str | None = None
+    representation_size: int | None = None
+    pos_embed: str = "learned"
+    order: Order = "space_time"
+    drop: float = 0.0
+    attn_drop: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        object.__setattr__(self, "image_size", (size, size) if isinstance(size, int) else tuple(size))
+        object.__setattr__(self, "tubelet_size", tuple(self.tubelet_size))
+
+        for name, choices in {
+            "variant": ENCODERS,
+            "act": ACTS,
+            "global_pool": (None, "token", "avg", "max"),
+            "pos_embed": POS_EMBEDS,
+            "order": get_args(Order),
+        }.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is unknown; choose from {', '.join(map(str, choices))}"
+                )
+        for name, length in {"image_size": 2, "tubelet_size": 3}.items():
+            _check(len(getattr(self, name)) == length, f"{name} takes {length} numbers, got {getattr(self, name)}")
+        for name in ("num_frames", "in_chans", "dim", "depth", "num_heads", "image_size", "tubelet_size"):
+            _check_counts(name, getattr(self, name), least=1)
+        for name in ("sampled_frames", "temporal_num_heads", "representation_size"):
+            _check_counts(name, getattr(self, name), least=1)
+        _check_counts("temporal_depth", self.temporal_depth, least=0)
+        if isinstance(self.num_classes, Mapping):
+            _check(bool(self.num_classes), "num_classes {} has no head; give at least one, or 0 for none")
+            for name, count in self.num_classes.items():
+                _check_counts(f"num_classes[{name!r}]", count, least=1)
+        else:
+            _check_counts("num_classes", self.num_classes, least=0)
+        for name in ("drop", "attn_drop", "drop_path"):
+            _check(0.0 <= getattr(self, name) < 1.0, f"{name} {getattr(self, name)} is not in [0, 1)")
+        for name in ("mlp_ratio", "norm_eps"):
+            _check(getattr(self, name) > 0, f"{name} {getattr(self, name)} is not positive")
+
+        for name, heads in {"num_heads": self.num_heads, "temporal_num_heads": self.temporal_num_heads}.items():
+            _check(not heads or self.dim % heads == 0, f"dim {self.dim} is not divisible by {name} {heads}")
+        pt, ph, pw = self.tubelet_size
+        (height, width), frames = self.frame_size, self.embedded_frames
+        _check(
+            height % ph == 0 and width % pw == 0,
+            f"image_size {height}x{width} is not divisible by the tubelet's {ph}x{pw}; use "
+            f"{max(ph, height - height % ph)}x{max(pw, width - width % pw)} or another tubelet_size",
+        )
+        _check(
+            frames % pt == 0,
+            f"{frames} frames are not divisible by the tubelet's {pt}; use {max(pt, frames - frames % pt)} or another "
+            "tubelet_size",
+        )
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """`image_size` as the pair (H, W) that it always is after construction."""
+        assert not isinstance(self.image_size, int)
+        return self.image_size
+
+    @property
+    def embedded_frames(self) -> int:
+        """Frames that are cut into tubelets: `num_frames`, or as many as uniform frame sampling picks out of them."""
+        if self.sampled_frames is None:
+            return self.num_frames
+        return len(uniform_frame_indices(self.num_frames, self.sampled_frames))
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Number of tubelets along (t, h, w)."""
+        sides = (self.embedded_frames, *self.frame_size)
+        t, h, w = (side // size for side, size in zip(sides, self.tubelet_size, strict=True))
+        return t, h, w
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(c, T, H, W) of one clip."""
+        return self.in_chans, self.num_frames, *self.frame_size
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **_known_fields(changes))
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote. Missing fields take their defaults; unknown ones raise ValueError."""
+        return cls(**_known_fields(json.loads(text)))
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _check_counts(name: str, value: Any, least: int) -> None:
+    for count in value if isinstance(value, tuple) else (value,):
+        whole = isinstance(count, int) and not isinstance(count, bool)
+        _check(count is None or (whole and count >= least), f"{name} takes whole numbers from {least}, got {value!r}")
+
+
+def _known_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(ViViTConfig)]
+    for name in fields:
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; the fields are {', '.join(names)}"
+            raise ValueError(f"{name!r} is no field of ViViTConfig{hint}")
+    return fields
+
+
+class ViViT(nn.Module):
+    """A Video Vision Transformer (arXiv 2103.15691): (b, c, T, H, W) -> (b, num_classes).
+
+    With several heads the result is a dictionary of (b, classes) by name. Pixels are floating-point; the released
+    checkpoints expect [-1, 1]. Weights start as in the original code, the head at zero.
+
+    Args:
+        config: sizes and options.
+        encoder: a class of your own in place of the variant's: built from those of
+            `t, n, dim, depth, num_heads, temporal_depth, ...` (the fields of the configuration, see also
+            `encoders.EncoderOptions`) that its `__init__` names, it maps tokens (b, t, n, d) to features (b, d).
+
+    Raises:
+        ValueError, TypeError: in forward, on a video that does not fit the configuration.
+    """
+
+    def __init__(self, config: ViViTConfig, encoder: Callable[..., nn.Module] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = config.num_classes
+        self.num_features = config.dim
+        if config.sampled_frames is not None:
+            self.sample_frames: nn.Module = SampleFrames(config.num_frames, config.sampled_frames)
+        else:
+            self.sample_frames = nn.Identity()
+        self.tubelet_embed = TubeletEmbed(config.tubelet_size, config.in_chans, config.dim)
+        self.encoder = _build_encoder(config, encoder or ENCODERS[config.variant])
+        self.head_hidden_size = config.representation_size or config.dim
+        if config.representation_size is not None:
+            self.pre_logits: nn.Module = nn.Sequential(nn.Linear(config.dim, config.representation_size), nn.Tanh())
+        else:
+            self.pre_logits = nn.Identity()
+        self.reset_classifier(config.num_classes)
+
+    def forward_features(self, video: Tensor) -> Tensor:
+        """The encoder's pooled output: (b, c, T, H, W) -> (b, d).
+
+        For one vector a token, before pooling: `model.encoder.forward_features(model.tubelet_embed(video))`.
+        """
+        self._check_video(video)
+        return self.encoder(self.tubelet_embed(self.sample_frames(video)))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor | dict[str, Tensor]:
+        """Logits from features: (b, d) -> (b, num_classes), or what the head would get with `pre_logits=True`."""
+        x = self.pre_logits(x)
+        if pre_logits:
+            return x
+        if isinstance(self.head, nn.ModuleDict):
+            return {name: head(x) for name, head in self.head.items()}
+        return self.head(x)
+
+    def forward(self, video: Tensor) -> Tensor | dict[str, Tensor]:
+        return self.forward_head(self.forward_features(video))
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int | dict[str, int], global_pool: str | None = None) -> None:
+        """Put a new head, starting at zero, in place of the old; 0 classes for none.
+
+        Raises:
+            ValueError: if `global_pool` is given: pooling is part of the configuration, `ViViT(config.replace(...))`.
+        """
+        if global_pool is not None:
+            raise ValueError("pooling cannot be changed on a built model; use ViViT(config.replace(global_pool=...))")
+        self.config = self.config.replace(num_classes=num_classes)
+        self.num_classes = num_classes
+        if isinstance(num_classes, Mapping):
+            self.head: nn.Module = nn.ModuleDict({name: self._new_head(n) for name, n in num_classes.items()})
+        else:
+            self.head = self._new_head(num_classes) if num_classes else nn.Identity()
+
+    def _new_head(self, num_classes: int) -> nn.Linear:
+        weight = self.tubelet_embed.proj.weight
+        head = nn.Linear(self.head_hidden_size, num_classes, device=weight.device, dtype=weight.dtype)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that timm's optimiser factory leaves without decay: positions and class tokens."""
+        return {name for name, _ in self.named_parameters() if name.endswith(("pos_embed.table", "cls_token.token"))}
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's regular expressions from parameter names to layers, for layer-wise learning-rate decay."""
+        stem = r"^tubelet_embed|^encoder\.(?:spatial\.)?(?:pos_embed|cls_token)"
+        if coarse:
+            return {"stem": stem, "blocks": r"^encoder\.(?:\w+\.)?blocks"}
+        return {
+            "stem": stem,
+            "blocks": [(r"^encoder\.(?:spatial\.)?blocks\.(\d+)", None), (r"^encoder\.(?:spatial\.)?norm", (99999,))],
+            "temporal_stem": r"^encoder\.temporal\.(?:pos_embed|cls_token)",
+            "temporal_blocks": [
+                (r"^encoder\.temporal\.blocks\.(\d+)", None),
+                (r"^encoder\.temporal\.norm", (99999,)),
+            ],
+        }
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block's activations in the backward pass instead of keeping them."""
+        for module in self.modules():
+            if hasattr(module, "grad_checkpointing"):
+                module.grad_checkpointing = enable
+
+    def _check_video(self, video: Tensor) -> None:
+        want = self.config.input_shape
+        if video.ndim != 5:
+            raise ValueError(f"a video batch has axes (b, c, t, h, w); got shape {tuple(video.shape)}")
+        if not video.is_floating_point():
+            raise TypeError(f"pixels are {video.dtype}; scale them to floating point first, such as video / 127.5 - 1")
+        if tuple(video.shape[1:]) != want:
+            names = ("in_chans", "num_frames", "height", "width")
+            wrong = [
+                f"{n} {got} instead of {w}" for n, got, w in zip(names, video.shape[1:], want, strict=True) if got != w
+            ]
+            layout = "; the layout is (b, c, t, h, w)" if sorted(video.shape[1:]) == sorted(want) else ""
+            raise ValueError(
+                f"video of shape {tuple(video.shape)} has {', '.join(wrong)}{layout}; resize or resample the clip, or "
+                "build the model with a configuration that has these sizes"
+            )
+        if video.shape[0] == 0:
+            raise ValueError(f"the batch is empty: shape {tuple(video.shape)}")
+
+
+def _build_encoder(config: ViViTConfig, encoder: Callable[..., nn.Module]) -> nn.Module:
+    """Hand an encoder those of the sizes and options that its signature names; None leaves it its own default."""
+    t, h, w = config.grid
+    offered = dataclasses.asdict(config) | {
+        "t": t,
+        "n": h * w,
+        "act": ACTS[config.act],
+        "pos_embed": partial(POS_EMBEDS[config.pos_embed], frame=(h, w)),
+    }
+    signature = inspect.signature(encoder).parameters
+    names = set(signature)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.values()):
+        names |= EncoderOptions.__annotations__.keys()
+    return encoder(**{name: value for name, value in offered.items() if name in names and value is not None})
+
+
+def create_model(name: str, variant: str = "joint", **changes: Any) -> ViViT:
+    """Build a model by the paper's name, such as `create_model("B/16x2", variant="factorised_encoder")`.
+
+    Args:
+        name: size (Ti, S, B, L, H), patch side in pixels and tubelet length in frames: "B/16x2", "L/16x2", "H/14x2".
+        variant: see `ViViTConfig`.
+        **changes: any other field of `ViViTConfig`.
+
+    Raises:
+        ValueError: on an unknown name, variant, field or value.
+    """
+    return ViViT(named_config(name, variant=variant, **changes))
+
+
+def named_config(name: str, **changes: Any) -> ViViTConfig:
+    """The configuration that `create_model` builds from."""
+    match = re.fullmatch(rf"({'|'.join(SIZES)})/(\d+)x(\d+)", name)
+    if match is None:
+        raise ValueError(
+            f"model name {name!r} is unknown; write size/patch x frames as the paper does, such as B/16x2, with a size of "
+            f"{', '.join(SIZES)}"
+        )
+    size, patch, frames = match[1], int(match[2]), int(match[3])
+    fields = SIZES[size] | {"tubelet_size": (frames, patch, patch)} | changes
+    return ViViTConfig(**_known_fields(fields))

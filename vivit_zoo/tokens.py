@@ -1,0 +1,169 @@
+"""Video to a grid of tokens: tubelets, frame sampling, positions, the class token.
+
+Tokens keep their grid: (b, t, n, d) with t temporal and n = h·w spatial places, row-major over h and w.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+__all__ = [
+    "ClassToken",
+    "PosEmbed",
+    "SampleFrames",
+    "TubeletEmbed",
+    "sincos_1d",
+    "sincos_3d",
+    "uniform_frame_indices",
+]
+
+
+class TubeletEmbed(nn.Module):
+    """Cut a video into tubelets and embed each linearly: (b, c, T, H, W) -> (b, T/t, (H/h)·(W/w), d).
+
+    Paper section 3.2, "tubelet embedding". The same map as a `Conv3d` whose stride is its kernel, with that kernel
+    stored flat in `proj.weight` of shape (d, c·t·h·w); a linear layer over rearranged pixels, because `Conv3d` is slow
+    on CPUs and, with some cuDNN versions, pathologically slow in bfloat16.
+
+    Args:
+        tubelet_size: (t, h, w) in frames and pixels.
+        in_chans: number of channels c.
+        dim: width d of the tokens.
+
+    Raises:
+        einops.EinopsError: in forward, when the video does not divide into tubelets (`ViViT` checks before, in words).
+    """
+
+    def __init__(self, tubelet_size: tuple[int, int, int] = (2, 16, 16), in_chans: int = 3, dim: int = 768) -> None:
+        super().__init__()
+        self.tubelet_size = tubelet_size
+        self.proj = nn.Linear(in_chans * math.prod(tubelet_size), dim)
+        # LeCun normal, flax's default for convolutions, which the original code uses here: a normal truncated at two
+        # standard deviations, widened by 1/0.8796 so that its variance is 1 / fan_in all the same.
+        std = self.proj.in_features**-0.5 / 0.87962566103423978
+        nn.init.trunc_normal_(self.proj.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pt, ph, pw = self.tubelet_size
+        x = rearrange(x, "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
+        return self.proj(x)
+
+    def extra_repr(self) -> str:
+        return f"tubelet_size={self.tubelet_size}"
+
+
+def uniform_frame_indices(num_frames: int, sampled_frames: int) -> list[int]:
+    """Indices of `sampled_frames` evenly spread frames out of `num_frames`, as the original code picks them.
+
+    Paper section 3.2, "uniform frame sampling". The original steps through floating-point numbers, which for some pairs
+    yields one frame more than asked for, such as 3 for 2 out of 32; checkpoints depend on it, so this does the same.
+    """
+    if sampled_frames >= num_frames:
+        return list(range(num_frames))
+    step = num_frames / (sampled_frames + 1)
+    count = math.ceil((num_frames - step) / step)
+    # Python's round, like numpy's, takes halves to the even neighbour.
+    return [min(round(step + i * step), num_frames - 1) for i in range(count)]
+
+
+class SampleFrames(nn.Module):
+    """Keep the frames of `uniform_frame_indices`: (b, c, T, H, W) -> (b, c, len(indices), H, W)."""
+
+    indices: Tensor
+
+    def __init__(self, num_frames: int, sampled_frames: int) -> None:
+        super().__init__()
+        indices = torch.tensor(uniform_frame_indices(num_frames, sampled_frames))
+        self.register_buffer("indices", indices, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(2, self.indices)
+
+    def extra_repr(self) -> str:
+        return f"indices={self.indices.tolist()}"
+
+
+def sincos_1d(sizes: tuple[int, ...], dim: int) -> Tensor:
+    """Sine-cosine positions along the flattened sequence, as in "Attention is all you need": (*sizes, dim).
+
+    Sines in the even channels and cosines in the odd ones. `dim` must be even.
+    """
+    if dim % 2:
+        raise ValueError(f"sincos_1d positions need an even dim, got {dim}")
+    place = torch.arange(math.prod(sizes), dtype=torch.float64)
+    omega = torch.exp(torch.arange(0, dim, 2, dtype=torch.float64) * (-math.log(10000.0) / dim))
+    angle = place[:, None] * omega
+    table = rearrange([angle.sin(), angle.cos()], "k n d -> n (d k)")
+    return table.reshape(*sizes, dim).float()
+
+
+def sincos_3d(sizes: tuple[int, ...], dim: int) -> Tensor:
+    """Sine-cosine positions with an equal share of the channels for each axis: (*sizes, dim).
+
+    For sizes (t, h, w) the original code's `sinusoidal_3d`: [sin t, cos t, sin w, cos w, sin h, cos h]. For (h, w) and
+    (t,) the same without the missing axes. `dim` must be divisible by twice the number of axes.
+    """
+    share, rest = divmod(dim, 2 * len(sizes))
+    if rest:
+        raise ValueError(
+            f"sincos_3d positions over {len(sizes)} axes need a dim divisible by {2 * len(sizes)}, got {dim}"
+        )
+    omega = 10000.0 ** -(torch.arange(share, dtype=torch.float64) / share)
+    places = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in sizes), indexing="ij")
+    # The original's order: time first, and of the two axes of the plane the width before the height.
+    order = {1: (0,), 2: (1, 0), 3: (0, 2, 1)}[len(sizes)]
+    angles = [places[axis][..., None] * omega for axis in order]
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=-1).float()
+
+
+class PosEmbed(nn.Module):
+    """Add a position to each token; the table has exactly the grid's shape: (..., *grid, d) -> same.
+
+    Args:
+        *grid: number of places along each axis, such as (t, n), (n,) or (t,).
+        dim: width d.
+        fixed: None for a learned table that starts from N(0, 0.02), or a function of (sizes, dim) that makes a fixed
+            one: `sincos_1d`, `sincos_3d`.
+        frame: (h, w) where the grid's last axis is a plane of h·w places, for fixed tables that tell rows from columns.
+    """
+
+    table: Tensor
+
+    def __init__(
+        self,
+        *grid: int,
+        dim: int,
+        fixed: Callable[[tuple[int, ...], int], Tensor] | None = None,
+        frame: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if fixed is None:
+            self.table = nn.Parameter(torch.empty(*grid, dim))
+            nn.init.normal_(self.table, std=0.02)
+        else:
+            sizes = grid if frame is None else (*grid[:-1], *frame)
+            self.register_buffer("table", fixed(sizes, dim).reshape(*grid, dim), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table
+
+    def extra_repr(self) -> str:
+        return f"{', '.join(map(str, self.table.shape))}"
+
+
+class ClassToken(nn.Module):
+    """Prepend one learned token to each sequence: (..., n, d) -> (..., 1 + n, d). It starts at zero.
+
+    It carries no position: where a checkpoint adds one to its class token, the sum is the same parameter.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.token.to(x.dtype).expand(*x.shape[:-2], 1, -1), x], dim=-2)

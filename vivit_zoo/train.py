@@ -1,0 +1,267 @@
+"""Training: `TrainConfig` and one loop that can be read on one page, on Accelerate."""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import psutil
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from timm.optim import create_optimizer_v2
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
+from tqdm import tqdm
+
+from vivit_zoo.datasets import MovingDigits
+from vivit_zoo.evaluate import evaluate
+from vivit_zoo.model import ViViT, ViViTConfig
+
+__all__ = ["DATASETS", "TrainConfig", "Trained", "train"]
+
+DATASETS = {"moving_digits": MovingDigits}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run, completely.
+
+    Args:
+        model: the model's configuration.
+        data: a key of `DATASETS`.
+        train_clips, test_clips: number of clips of the two splits.
+        steps: number of optimiser steps.
+        batch_size: clips a step.
+        lr: peak learning rate of AdamW, after `warmup_steps` of linear warm-up; a cosine leads to 0 at the last step.
+        weight_decay: decay of the matrices; positions, class tokens, norms and biases have none.
+        warmup_steps: see `lr`.
+        clip_grad: largest gradient norm; larger ones are scaled down to it.
+        label_smoothing: in [0, 1).
+        seed: of the initial weights, dropout and the order of the clips.
+        eval_every: steps between evaluations, each of which also writes the checkpoint that a second call resumes from.
+        workers: processes that make the clips; 0 makes them in the training process.
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        precision: "auto" (bfloat16 autocast where the hardware multiplies it natively, else float32), "bf16" or "fp32".
+    """
+
+    model: ViViTConfig
+    data: str = "moving_digits"
+    train_clips: int = 100_000
+    test_clips: int = 1_000
+    steps: int = 400
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 40
+    clip_grad: float = 1.0
+    label_smoothing: float = 0.0
+    seed: int = 0
+    eval_every: int = 100
+    workers: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.data not in DATASETS:
+            raise ValueError(f"data {self.data!r} is unknown; choose from {', '.join(DATASETS)}")
+        for name in ("train_clips", "test_clips", "steps", "batch_size", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not positive")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device 'cuda' is not available here; use 'auto' or 'cpu'")
+
+    def to_json(self) -> str:
+        """All fields, the model's too."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    def change_model(self, **changes: Any) -> Self:
+        """A copy with some of the model's fields changed."""
+        return dataclasses.replace(self, model=self.model.replace(**changes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model and what its training cost.
+
+    `clips_per_second` counts training steps alone; `peak_bytes` is the most memory beyond what was in use before the
+    model was built: allocated memory on CUDA, resident memory of the process elsewhere (None on Windows).
+    """
+
+    model: nn.Module
+    accelerator: Accelerator
+    test_loader: DataLoader
+    clips_per_second: float
+    peak_bytes: int | None
+
+
+def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] | None = None, bar: int = 0) -> Trained:
+    """Train, or go on where an earlier call with the same arguments was stopped.
+
+    Writes into `run_dir`: config.json, metrics.jsonl (a line each `eval_every` steps) and checkpoint.pt (replaced as a
+    whole, so that it can be read at any moment).
+
+    Args:
+        config: the run.
+        run_dir: folder of this run alone; made if missing.
+        encoder: as for `ViViT`, an encoder of your own.
+        bar: line of the terminal for the progress bar.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.json").write_text(config.to_json())
+    cpu = config.device == "cpu"
+    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if _use_bf16(config.precision, cpu) else "no")
+    set_seed(config.seed)
+    memory = _PeakMemory(accelerator.device)
+
+    model = ViViT(config.model, encoder)
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=config.lr, weight_decay=config.weight_decay)
+    dataset = DATASETS[config.data]
+    test_set = dataset("test", config.test_clips)
+    test_loader = DataLoader(test_set, config.batch_size, num_workers=config.workers)
+
+    checkpoint_file = run_dir / "checkpoint.pt"
+    done, seconds = 0, 0.0
+    if checkpoint_file.exists():
+        checkpoint = torch.load(checkpoint_file, weights_only=True)
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        torch.set_rng_state(checkpoint["rng"])
+        done, seconds = checkpoint["step"], checkpoint["seconds"]
+    metrics = _Metrics(run_dir / "metrics.jsonl", keep_until=done)
+
+    train_set = dataset("train", config.train_clips)
+    order = ShuffledForever(len(train_set), config.seed, start=done * config.batch_size)
+    train_loader = DataLoader(train_set, config.batch_size, sampler=order, num_workers=config.workers)
+    model, optimizer, train_loader = accelerator.prepare(model, optimizer, train_loader)
+
+    steps = tqdm(
+        zip(range(done, config.steps), train_loader, strict=False),
+        desc=run_dir.name,
+        initial=done,
+        total=config.steps,
+        position=bar,
+        leave=False,
+        unit="step",
+        dynamic_ncols=True,
+    )
+    losses: list[float] = []
+    model.train()
+    started = time.perf_counter()
+    for step, (video, label) in steps:
+        for group in optimizer.param_groups:
+            group["lr"] = (
+                config.lr * warmup_cosine(step, config.warmup_steps, config.steps) * group.get("lr_scale", 1.0)
+            )
+        with accelerator.autocast():
+            loss = F.cross_entropy(model(video), label, label_smoothing=config.label_smoothing)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), config.clip_grad)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+
+        if (step + 1) % config.eval_every == 0 or step + 1 == config.steps:
+            seconds += time.perf_counter() - started
+            mean_loss = sum(losses) / len(losses)
+            accuracy = evaluate(model.eval(), test_loader, accelerator.device).accuracy()
+            metrics.write(step=step + 1, loss=mean_loss, lr=optimizer.param_groups[0]["lr"], accuracy=accuracy)
+            checkpoint = {
+                "step": step + 1,
+                "seconds": seconds,
+                "model": accelerator.unwrap_model(model).state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "rng": torch.get_rng_state(),
+            }
+            write_whole(checkpoint_file, lambda file, content=checkpoint: torch.save(content, file))
+            steps.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{accuracy:.1%}")
+            losses.clear()
+            model.train()
+            started = time.perf_counter()
+
+    return Trained(
+        model=model.eval(),
+        accelerator=accelerator,
+        test_loader=test_loader,
+        clips_per_second=config.steps * config.batch_size / seconds,
+        peak_bytes=memory.peak_bytes(),
+    )
+
+
+def warmup_cosine(step: int, warmup_steps: int, steps: int) -> float:
+    """Share of the peak learning rate at a step: a linear rise over the warm-up, then half a cosine down to 0."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps)))
+
+
+class ShuffledForever(Sampler[int]):
+    """Every index once an epoch, epoch after epoch, in an order that follows from the seed; starts anywhere."""
+
+    def __init__(self, length: int, seed: int, start: int = 0) -> None:
+        self.length, self.seed, self.start = length, seed, start
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, offset = divmod(self.start, self.length)
+        while True:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            yield from torch.randperm(self.length, generator=generator)[offset:].tolist()
+            epoch, offset = epoch + 1, 0
+
+
+def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
+    """Replace a file as a whole: a reader, or a run killed meanwhile, sees the old content or the new, never a part."""
+    part = file.with_name(file.name + ".part")
+    write(part)
+    os.replace(part, file)
+
+
+def _use_bf16(precision: str, cpu: bool) -> bool:
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available() and not cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without AMX a CPU emulates bfloat16, up to several hundred times slower than float32.
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+class _Metrics:
+    """Lines of JSON in a file; those past the step that training resumes from are dropped."""
+
+    def __init__(self, file: Path, keep_until: int) -> None:
+        self.file = file
+        lines = file.read_text().splitlines() if file.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= keep_until]
+        file.write_text("".join(line + "\n" for line in kept))
+
+    def write(self, **values: Any) -> None:
+        with self.file.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+class _PeakMemory:
+    """The most memory since its making beyond what was in use then; needs a process of its own off CUDA."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
+        else:
+            self.before = psutil.Process().memory_info().rss
+
+    def peak_bytes(self) -> int | None:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) - self.before
+        if sys.platform == "win32":
+            return None
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - self.before
