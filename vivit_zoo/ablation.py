@@ -159,7 +159,7 @@ def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs
     threads = max(1, (os.cpu_count() or 1) // jobs)
     # A fork server imports torch once for all cells, and each cell's memory can be measured on its own.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     context.set_forkserver_preload(["vivit_zoo.ablation"])
     running: dict[int, BaseProcess] = {}
     progress = tqdm(total=len(cells), initial=len(cells) - len(waiting), desc="cells", unit="cell", dynamic_ncols=True)
@@ -216,7 +216,8 @@ def table(cells: Sequence[Cell]) -> str:
     rule = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
     lines = [
         " | ".join(
-            text.ljust(width) if i == 0 else text.rjust(width) for i, (text, width) in enumerate(zip(row, widths))
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in [header, rule, *rows]
     ]
@@ -263,7 +264,7 @@ def draw_accuracy(cells: Sequence[Cell], file: Path) -> None:
             accuracies = [100 * result["accuracy"] for result in results]
             error = stdev(accuracies) if len(accuracies) > 1 else None
             ax.errorbar(results[0]["macs"] / 1e6, mean(accuracies), error, fmt="o", capsize=3, label=setting.name)
-    for ceiling in sorted({cell.setting.ceiling for cell in cells} - {None}):
+    for ceiling in sorted({cell.setting.ceiling for cell in cells if cell.setting.ceiling is not None}):
         ax.axhline(100 * ceiling, color="grey", lw=0.8, ls=":")
         ax.annotate(
             f"ceiling {100 * ceiling:.1f}",

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,32 +38,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _summary(options: argparse.Namespace) -> int:
-    changes: dict[str, Any] = {
-        "num_frames": options.frames,
-        "image_size": options.image_size
-        if options.image_size is None or len(options.image_size) > 1
-        else options.image_size[0],
-        "num_classes": options.classes,
-    }
-    changes = {field: value for field, value in changes.items() if value is not None}
-    deep = {} if options.temporal_depth is None else {"temporal_depth": options.temporal_depth}
+    size = options.image_size
+    given = {"num_frames": options.frames, "image_size": size and (size * 2)[:2], "num_classes": options.classes}
+    changes = {field: value for field, value in given.items() if value is not None}
+    printed = [(fields, gflops) for name, fields, gflops, _ in MODELS if name == options.name]
+
     rows: list[dict[str, Any]] = [{"variant": variant} for variant in ENCODERS]
-    rows = [row | deep if row["variant"] == "factorised_encoder" else row for row in rows]
-    rows += [{"variant": "factorised_encoder", "temporal_depth": 0}]
-    rows += [fields for name, fields, *_ in MODELS if name == options.name and fields not in rows and not changes]
+    if options.temporal_depth is not None:
+        rows[1]["temporal_depth"] = options.temporal_depth
+    rows.append({"variant": "factorised_encoder", "temporal_depth": 0})
+    if not changes:
+        rows += [fields for fields, _ in printed if fields not in rows]
 
     print(f"{'variant':<58} {'params':>13} {'GMACs':>10} {'paper GFLOPs':>13} {'printed':>8}")
     for row in rows:
         config = named_config(options.name, **(row | changes))
-        shape = (1, *config.input_shape)
+        make, shape = partial(ViViT, config), (1, *config.input_shape)
         with torch.device("meta"):
-            params = count_params(ViViT(config))
-        printed = [
-            f"{gflops:.1f}" for name, fields, gflops, _ in MODELS if name == options.name and fields == row | changes
-        ]
-        label = ", ".join([row["variant"], *(f"{field}={value}" for field, value in row.items() if field != "variant")])
-        macs, gflops = count_macs(lambda c=config: ViViT(c), shape), paper_gflops(lambda c=config: ViViT(c), shape)
-        print(f"{label:<58} {params:>13,} {macs / 1e9:>10.2f} {gflops:>13.1f} {''.join(printed) or '-':>8}")
+            params = count_params(make())
+        label = ", ".join(value if field == "variant" else f"{field}={value}" for field, value in row.items())
+        in_paper = [gflops for fields, gflops in printed if fields == row and not changes]
+        print(
+            f"{label:<58} {params:>13,} {count_macs(make, shape) / 1e9:>10.2f} {paper_gflops(make, shape):>13.1f}"
+            f" {in_paper[0] if in_paper else '-':>8}"
+        )
     print(
         "GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper counted;\n"
         "printed: in the paper, where it prints this model."

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Self, get_args
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_zoo.blocks import ACTS, Order
-from vivit_zoo.encoders import ENCODERS, EncoderOptions
+from vivit_zoo.encoders import ENCODERS, Encoder, EncoderOptions
 from vivit_zoo.tokens import PosEmbed, SampleFrames, TubeletEmbed, sincos_1d, sincos_3d, uniform_frame_indices
 
 __all__ = ["SIZES", "ViViT", "ViViTConfig", "create_model"]
@@ -57,7 +57,7 @@ class ViViTConfig:
         norm_eps: epsilon of every LayerNorm.
         global_pool: "token", "avg" or "max"; None for the variant's own default, "token" where it has a class token and
             "avg" in the two that have none.
-        representation_size: width of a tanh layer before the head (the original's `pre_logits`), None for no such layer.
+        representation_size: width of a tanh layer before the head (the original's `pre_logits`); None for none.
         pos_embed: "learned", "sincos_1d", "sincos_3d" or "none".
         order: of the factorised self-attention's block, "space_time" (the paper's) or "time_space".
         drop, attn_drop: dropout rates in [0, 1).
@@ -99,17 +99,16 @@ class ViViTConfig:
         object.__setattr__(self, "image_size", (size, size) if isinstance(size, int) else tuple(size))
         object.__setattr__(self, "tubelet_size", tuple(self.tubelet_size))
 
-        for name, choices in {
+        choices: dict[str, Collection[str | None]] = {
             "variant": ENCODERS,
             "act": ACTS,
             "global_pool": (None, "token", "avg", "max"),
             "pos_embed": POS_EMBEDS,
             "order": get_args(Order),
-        }.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} {getattr(self, name)!r} is unknown; choose from {', '.join(map(str, choices))}"
-                )
+        }
+        for name, known in choices.items():
+            value = getattr(self, name)
+            _check(value in known, f"{name} {value!r} is unknown; choose from {', '.join(map(str, known))}")
         for name, length in {"image_size": 2, "tubelet_size": 3}.items():
             _check(len(getattr(self, name)) == length, f"{name} takes {length} numbers, got {getattr(self, name)}")
         for name in ("num_frames", "in_chans", "dim", "depth", "num_heads", "image_size", "tubelet_size"):
@@ -306,7 +305,7 @@ class ViViT(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them."""
         for module in self.modules():
-            if hasattr(module, "grad_checkpointing"):
+            if isinstance(module, Encoder):
                 module.grad_checkpointing = enable
 
     def _check_video(self, video: Tensor) -> None:
@@ -364,8 +363,8 @@ def named_config(name: str, **changes: Any) -> ViViTConfig:
     match = re.fullmatch(rf"({'|'.join(SIZES)})/(\d+)x(\d+)", name)
     if match is None:
         raise ValueError(
-            f"model name {name!r} is unknown; write size/patch x frames as the paper does, such as B/16x2, with a size of "
-            f"{', '.join(SIZES)}"
+            f"model name {name!r} is unknown; write size/patch x frames as the paper does, such as B/16x2, with a size "
+            f"of {', '.join(SIZES)}"
         )
     size, patch, frames = match[1], int(match[2]), int(match[3])
     fields = SIZES[size] | {"tubelet_size": (frames, patch, patch)} | changes

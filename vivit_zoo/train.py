@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -179,7 +180,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
                 "optimizer": optimizer.state_dict(),
                 "rng": torch.get_rng_state(),
             }
-            write_whole(checkpoint_file, lambda file, content=checkpoint: torch.save(content, file))
+            write_whole(checkpoint_file, partial(torch.save, checkpoint))
             steps.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{accuracy:.1%}")
             losses.clear()
             model.train()
