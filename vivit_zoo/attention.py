@@ -42,8 +42,8 @@ def attend_over_time(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
 def attend_split_heads(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """First half of the heads over time, second half over space: (b, t, h, n, d) -> (b, t, h, n, d).
 
-    Paper section 3.3, Model 4 (factorised dot-product attention), heads in the order of the original code. With an odd
-    number of heads `ViViTConfig` refuses; called directly, time gets the larger half.
+    Paper section 3.3, Model 4 (factorised dot-product attention), heads in the order of the original code. Of an odd
+    number of heads time gets the larger half.
     """
     (q_time, q_space), (k_time, k_space), (v_time, v_space) = (x.chunk(2, dim=-3) for x in (q, k, v))
     over_time = attend_over_time(q_time, k_time, v_time, dropout)

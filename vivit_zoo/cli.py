@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 2 where the arguments were wrong."""
     parser = argparse.ArgumentParser(prog="vivit-zoo", description="Modular ViViT variants.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True)
     summary = commands.add_parser("summary", help="size and cost of each variant, beside the paper's numbers")
     summary.add_argument("name", help="the paper's name of a model: B/16x2, L/16x2, H/14x2, S/16x4, ...")
     summary.add_argument("--frames", type=int, help="frames of a clip (default: 32)")

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from timm.optim import create_optimizer_v2
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from vivit_zoo.datasets import MovingDigits
@@ -125,7 +125,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     optimizer = create_optimizer_v2(model, opt="adamw", lr=config.lr, weight_decay=config.weight_decay)
     dataset = DATASETS[config.data]
     test_set = dataset("test", config.test_clips)
-    test_loader = DataLoader(test_set, config.batch_size, num_workers=config.workers)
+    test_loader = _loader(test_set, config)
 
     checkpoint_file = run_dir / "checkpoint.pt"
     done, seconds = 0, 0.0
@@ -139,7 +139,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
 
     train_set = dataset("train", config.train_clips)
     order = ShuffledForever(len(train_set), config.seed, start=done * config.batch_size)
-    train_loader = DataLoader(train_set, config.batch_size, sampler=order, num_workers=config.workers)
+    train_loader = _loader(train_set, config, order)
     model, optimizer, train_loader = accelerator.prepare(model, optimizer, train_loader)
 
     steps = tqdm(
@@ -214,6 +214,13 @@ class ShuffledForever(Sampler[int]):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             yield from torch.randperm(self.length, generator=generator)[offset:].tolist()
             epoch, offset = epoch + 1, 0
+
+
+def _loader(dataset: Dataset, config: TrainConfig, order: Sampler[int] | None = None) -> DataLoader:
+    # A generator of its own: a loader that starts draws a seed, from the global state by default, and would so change
+    # the dropout of a resumed run.
+    own = torch.Generator()
+    return DataLoader(dataset, config.batch_size, sampler=order, num_workers=config.workers, generator=own)
 
 
 def write_whole(file: Path, write: Callable[[Path], Any]) -> None:

@@ -1,0 +1,31 @@
+import pytest
+
+from vivit_zoo.cli import main
+
+
+def test_summary_prints_the_papers_numbers_beside_ours(capsys):
+    assert main(["summary", "B/16x2"]) == 0
+    rows = {line.split("  ")[0]: line.split()[-4:] for line in capsys.readouterr().out.splitlines()}
+    assert rows["joint"] == ["88,953,232", "451.52", "455.2", "455.2"]
+    assert rows["factorised_self_attention"] == ["117,319,312", "371.09", "372.3", "372.3"]
+    assert rows["factorised_encoder, temporal_depth=0"][-2:] == ["283.9", "283.9"]
+
+
+def test_summary_of_other_sizes_claims_no_paper(capsys):
+    assert main(["summary", "S/16x2", "--frames", "8", "--image-size", "64", "96", "--temporal-depth", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "factorised_encoder, temporal_depth=2" in out
+    assert all(line.endswith("-") for line in out.splitlines()[1:6])
+
+
+def test_wrong_name_and_wrong_size(capsys):
+    assert main(["summary", "B16"]) == 2
+    assert "vivit-zoo: model name 'B16' is unknown" in capsys.readouterr().err
+    assert main(["summary", "B/16x2", "--frames", "31"]) == 2
+    assert "31 frames are not divisible by the tubelet's 2; use 30" in capsys.readouterr().err
+
+
+def test_no_command_says_how(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "summary" in capsys.readouterr().err

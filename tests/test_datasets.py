@@ -1,0 +1,103 @@
+"""MovingDigits is what it says: deterministic, balanced, with the ceilings that its construction promises."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from vivit_zoo.datasets import MovingDigits
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """300 clips as (videos (b, 1, t, h, w), labels (b,))."""
+    return next(iter(DataLoader(MovingDigits("train"), batch_size=300)))
+
+
+def test_shape_range_and_classes(clips):
+    videos, labels = clips
+    assert videos.shape == (300, 1, 16, 32, 32)
+    assert videos.dtype == torch.float32
+    assert videos.min() == -1
+    assert 0.9 < videos.max() <= 1
+    assert (labels.bincount(minlength=6) > 30).all()
+    assert MovingDigits.classes[:2] == ("right then down", "right then clockwise")
+
+
+@given(indices=st.lists(st.integers(0, 99), min_size=1, max_size=5), seed=st.integers(0, 3))
+def test_a_clip_does_not_depend_on_what_is_loaded_beside_it(indices, seed):
+    dataset = MovingDigits("test", length=100, seed=seed)
+    for index, (video, label) in zip(indices, dataset.__getitems__(indices), strict=True):
+        alone, its_label = dataset[index]
+        assert torch.equal(video, alone)
+        assert label == its_label
+
+
+def test_splits_seeds_and_indices_give_other_clips():
+    clips = [MovingDigits("train")[0], MovingDigits("train")[1], MovingDigits("train", seed=1)[0], MovingDigits("test")[0]]
+    videos = [video for video, _ in clips]
+    assert not any(torch.equal(videos[i], videos[j]) for i in range(4) for j in range(i))
+
+
+def test_splits_share_no_digit():
+    train, test = MovingDigits("train").digits, MovingDigits("test").digits
+    assert len(train) + len(test) == 1797
+    # A few of scikit-learn's scans are equal pixel by pixel; the pictures of the splits are told apart by position.
+    assert len(test) == 360
+
+
+def test_motions_go_where_the_class_says():
+    """Shifting or turning one frame by its motion gives the next, in each part of the clip, far better than not."""
+    dataset = MovingDigits("train")
+    for index in range(12):
+        draw = dataset._draw(index)
+        video = (dataset[index][0][0] + 1) / 2
+        switch = int(draw["switch"])
+        for part, first in ((0, 0), (1, switch)):
+            motion = MovingDigits.pairs[draw["label"]][part]
+            a, b = video[first], video[first + 1]
+            still = (a - b).square().mean()
+            if motion < 2:
+                shift, axis = round(float(draw["speed"][part])), (1, 0)[motion]
+                moved = (a.roll(shift, axis) - b).square().mean()
+                back = (a.roll(-shift, axis) - b).square().mean()
+                assert moved < still < back or moved < still / 2
+            else:
+                x, y = draw["place"][part]
+                turned = rotate_about(a, x, y, float(draw["spin"][part]))
+                assert (turned - b).square().mean() < still
+
+
+def rotate_about(frame, x, y, angle):
+    """Turn a torus clockwise (y down) about a point, by nearest pixels."""
+    rows, columns = torch.meshgrid(torch.arange(32.0) + 0.5, torch.arange(32.0) + 0.5, indexing="ij")
+    dx, dy = ((columns - x + 16) % 32) - 16, ((rows - y + 16) % 32) - 16
+    angle = torch.tensor(angle)
+    source_x = x + angle.cos() * dx + angle.sin() * dy
+    source_y = y + angle.cos() * dy - angle.sin() * dx
+    return frame[(source_y.floor() % 32).long(), (source_x.floor() % 32).long()]
+
+
+def test_reversed_label_swaps_the_motions():
+    for label, (first, second) in enumerate(MovingDigits.pairs):
+        assert MovingDigits.pairs[MovingDigits.reversed_label(label)] == (second, first)
+
+
+def test_place_at_one_time_tells_nothing(clips):
+    """The mean frame of each class is the same flat grey, at the first, middle and last frame."""
+    videos, labels = clips
+    for frame in (0, 8, 15):
+        means = torch.stack([videos[labels == label, 0, frame].mean() for label in range(6)])
+        assert means.std() < 0.03
+
+
+@pytest.mark.parametrize("index", [-1, 10])
+def test_index_outside(index):
+    with pytest.raises(IndexError, match=f"clip {index} of a data set with 10"):
+        MovingDigits("test", length=10)[index]
+
+
+def test_unknown_split():
+    with pytest.raises(ValueError, match="split 'val' is unknown; choose from train, test"):
+        MovingDigits("val")

@@ -1,0 +1,80 @@
+"""The dependency rules of the house, read off the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vivit_zoo
+
+PACKAGE = Path(vivit_zoo.__file__).parent
+
+CORE = ["attention", "blocks", "tokens", "encoders", "model"]
+MAY_IMPORT_OF_OURS = {
+    "attention": set(),
+    "blocks": {"attention"},
+    "tokens": set(),
+    "encoders": {"attention", "blocks", "tokens"},
+    "model": {"blocks", "tokens", "encoders"},
+    "flops": set(),
+    "paper": set(),
+    "datasets": set(),
+    "evaluate": set(),
+    "train": {"model", "datasets", "evaluate"},
+    "ablation": {"model", "datasets", "evaluate", "flops", "train"},
+}
+
+
+def imports(file: Path, top_level_only: bool = False) -> set[str]:
+    """Absolute names of everything that a file imports."""
+    tree = ast.parse(file.read_text())
+    names = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.name} imports relatively"
+            names.add(node.module)
+    return names
+
+
+def ours(names: set[str]) -> set[str]:
+    return {name.removeprefix("vivit_zoo").removeprefix(".") or "vivit_zoo" for name in names if "vivit_zoo" in name}
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT_OF_OURS)
+def test_each_file_imports_only_what_it_may(name):
+    assert ours(imports(PACKAGE / f"{name}.py")) <= MAY_IMPORT_OF_OURS[name]
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_core_needs_torch_and_einops_only(name):
+    foreign = {full.split(".")[0] for full in imports(PACKAGE / f"{name}.py", top_level_only=True)}
+    assert foreign - sys.stdlib_module_names <= {"torch", "einops", "vivit_zoo"}
+
+
+@pytest.mark.parametrize("name", CORE[:-1])
+def test_blocks_never_see_a_configuration(name):
+    assert "Config" not in (PACKAGE / f"{name}.py").read_text()
+
+
+def test_variants_are_told_apart_in_one_place():
+    """No other file compares with a variant's name; `ENCODERS` is the only table of them."""
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Compare):
+                assert "variant" not in ast.unparse(node.left), f"{file.name}: {ast.unparse(node)}"
+
+
+def test_library_never_imports_experiments():
+    for file in PACKAGE.rglob("*.py"):
+        assert not any(name.startswith("experiments") for name in imports(file)), file.name
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = ["timm", "torchvision", "transformers", "matplotlib", "accelerate", "av", "sklearn", "jsonargparse"]
+    code = f"import sys, vivit_zoo; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
