@@ -35,7 +35,12 @@ def test_a_clip_does_not_depend_on_what_is_loaded_beside_it(indices, seed):
 
 
 def test_splits_seeds_and_indices_give_other_clips():
-    clips = [MovingDigits("train")[0], MovingDigits("train")[1], MovingDigits("train", seed=1)[0], MovingDigits("test")[0]]
+    clips = [
+        MovingDigits("train")[0],
+        MovingDigits("train")[1],
+        MovingDigits("train", seed=1)[0],
+        MovingDigits("test")[0],
+    ]
     videos = [video for video, _ in clips]
     assert not any(torch.equal(videos[i], videos[j]) for i in range(4) for j in range(i))
 

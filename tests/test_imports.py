@@ -23,7 +23,8 @@ MAY_IMPORT_OF_OURS = {
     "datasets": set(),
     "evaluate": set(),
     "train": {"model", "datasets", "evaluate"},
-    "ablation": {"model", "datasets", "evaluate", "flops", "train"},
+    "plots": set(),
+    "ablation": {"model", "datasets", "evaluate", "flops", "train", "plots", "vivit_zoo"},
 }
 
 

@@ -149,7 +149,14 @@ def test_names_of_the_paper():
 def test_parameter_names_are_a_contract():
     """Saved checkpoints depend on these; the patterns are of whole names, {} stands for the number of a block."""
     linear, norm = ["weight", "bias"], ["weight", "bias"]
-    block = {"norm1": norm, "attn.qkv": linear, "attn.proj": linear, "norm2": norm, "mlp.fc1": linear, "mlp.fc2": linear}
+    block = {
+        "norm1": norm,
+        "attn.qkv": linear,
+        "attn.proj": linear,
+        "norm2": norm,
+        "mlp.fc1": linear,
+        "mlp.fc2": linear,
+    }
     block_with_time = block | {"norm_time": norm, "attn_time.qkv": linear, "attn_time.proj": linear}
 
     def stack(prefix, block, token):
@@ -165,7 +172,9 @@ def test_parameter_names_are_a_contract():
     }
     rest = {"tubelet_embed.proj.weight", "tubelet_embed.proj.bias", "head.weight", "head.bias"}
     for variant, names in expected.items():
-        found = {re.sub(r"blocks\.\d+\.", "blocks.{}.", name) for name in ViViT(tiny_config(variant=variant)).state_dict()}
+        found = {
+            re.sub(r"blocks\.\d+\.", "blocks.{}.", name) for name in ViViT(tiny_config(variant=variant)).state_dict()
+        }
         assert found == names | rest, variant
     extra = ViViT(tiny_config(representation_size=4, num_classes={"noun": 3})).state_dict().keys()
     assert {"pre_logits.0.weight", "pre_logits.0.bias", "head.noun.weight", "head.noun.bias"} <= extra

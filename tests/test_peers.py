@@ -1,10 +1,13 @@
 """Agreement with other people's implementations under the same weights: transformers' ViViT and timm's ViT."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
 import transformers
 from conftest import randomise, tiny_config, video_for
+from torch import nn
 
 from vivit_zoo import ViViT
 from vivit_zoo.blocks import Block
@@ -28,7 +31,9 @@ def transformers_peer(model):
         )
     ).to(next(model.parameters()).dtype)
     ours = dict(model.state_dict())
-    tubelets, table, token = (ours.pop(f"{n}") for n in ("tubelet_embed.proj.weight", "encoder.pos_embed.table", "encoder.cls_token.token"))
+    tubelets, table, token = (
+        ours.pop(f"{n}") for n in ("tubelet_embed.proj.weight", "encoder.pos_embed.table", "encoder.cls_token.token")
+    )
     theirs = {
         "vivit.embeddings.patch_embeddings.projection.weight": tubelets.view(-1, config.in_chans, *config.tubelet_size),
         "vivit.embeddings.patch_embeddings.projection.bias": ours.pop("tubelet_embed.proj.bias"),
@@ -83,10 +88,10 @@ def test_joint_variant_equals_transformers(dtype, tolerance):
 def test_block_equals_timm():
     """timm's block takes our names as they are."""
     block = randomise(Block(24, 4, qkv_bias=True)).double().eval()
-    gelu_tanh = lambda: torch.nn.GELU("tanh")  # noqa: E731
-    norm = lambda dim: torch.nn.LayerNorm(dim, eps=1e-6)  # noqa: E731
-    peer = timm.models.vision_transformer.Block(24, 4, qkv_bias=True, act_layer=gelu_tanh, norm_layer=norm).double().eval()
+    options = {"act_layer": partial(nn.GELU, approximate="tanh"), "norm_layer": partial(nn.LayerNorm, eps=1e-6)}
+    peer = timm.models.vision_transformer.Block(24, 4, qkv_bias=True, **options)
     peer.load_state_dict(block.state_dict())
+    peer.double().eval()
     x = torch.randn(2, 7, 24, dtype=torch.float64)
     torch.testing.assert_close(block(x), peer(x), rtol=0, atol=1e-12)
     frames = torch.randn(2, 3, 7, 24, dtype=torch.float64)

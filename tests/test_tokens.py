@@ -85,7 +85,7 @@ def test_fixed_positions_equal_the_original_code(parity, table, sizes, name):
 
 @pytest.mark.parametrize(("table", "dim"), [(sincos_1d, 7), (sincos_3d, 8)])
 def test_fixed_positions_name_the_widths_they_need(table, dim):
-    with pytest.raises(ValueError, match="need an even dim, got 7|divisible by 6, got 8"):
+    with pytest.raises(ValueError, match=r"need an even dim, got 7|divisible by 6, got 8"):
         table((2, 3, 4), dim)
 
 

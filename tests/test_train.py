@@ -48,7 +48,10 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
 
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    lines = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "stopped")]
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "stopped")
+    ]
     assert [line["step"] for line in lines[1]] == [2, 4, 6]
     assert lines[0] == lines[1]
 

@@ -1,4 +1,4 @@
-"""Ablation studies: settings times seeds make cells; each is trained in its own folder; the cells make the table.
+"""Ablation studies: settings times seeds make cells; each is trained in its own folder; they make the table.
 
 A cell's folder holds config.json, metrics.jsonl, checkpoint.pt and, once it is finished, result.json. A second run skips
 what is finished and resumes what is not.
@@ -22,13 +22,10 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
-from matplotlib.figure import Figure
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from vivit_zoo import plots
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.evaluate import evaluate, shuffle_frames, swap_halves
 from vivit_zoo.flops import count_macs, count_params
@@ -199,7 +196,7 @@ def _run_cell_logged(cell: Cell, threads: int, bar: int) -> None:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """The study as a Markdown table, one row a setting; accuracies in percent, as mean ± standard deviation over seeds."""
+    """The study in Markdown, one row a setting; accuracies in percent, as mean ± standard deviation over seeds."""
     header = [
         "variant",
         "accuracy",
@@ -207,11 +204,11 @@ def table(cells: Sequence[Cell]) -> str:
         "halves swapped: reversed",
         "ceiling",
         "params",
-        "MMACs",
+        "GMACs",
         "clips/s",
         "peak MB",
     ]
-    rows = [_row(setting, results) for setting, results in _by_setting(cells).items()]
+    rows = [_row(setting, results) for setting, results in _by_setting(cells)]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     rule = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
     lines = [
@@ -224,13 +221,10 @@ def table(cells: Sequence[Cell]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _by_setting(cells: Sequence[Cell]) -> dict[Setting, list[dict[str, Any]]]:
-    results: dict[str, list[dict[str, Any]]] = {cell.setting.name: [] for cell in cells}
-    for cell in cells:
-        if cell.result is not None:
-            results[cell.setting.name].append(cell.result)
+def _by_setting(cells: Sequence[Cell]) -> list[tuple[Setting, list[dict[str, Any]]]]:
     settings = {cell.setting.name: cell.setting for cell in cells}
-    return {settings[name]: found for name, found in results.items()}
+    results = [(cell.setting.name, cell.result) for cell in cells]
+    return [(settings[name], [r for n, r in results if n == name and r is not None]) for name in settings]
 
 
 def _row(setting: Setting, results: list[dict[str, Any]]) -> list[str]:
@@ -249,77 +243,10 @@ def _row(setting: Setting, results: list[dict[str, Any]]) -> list[str]:
         percent("reversed_when_swapped"),
         "" if setting.ceiling is None else f"{100 * setting.ceiling:.1f}",
         f"{results[0]['params']:,}",
-        f"{results[0]['macs'] / 1e6:.1f}",
+        f"{results[0]['macs'] / 1e9:.3g}",
         f"{mean(result['clips_per_second'] for result in results):.0f}",
         f"{max(peaks) / 1e6:.0f}" if peaks else "",
     ]
-
-
-def draw_accuracy(cells: Sequence[Cell], file: Path) -> None:
-    """Accuracy against the matrix products of one clip, a point a setting, with a bar of one standard deviation."""
-    fig = Figure(figsize=(7, 4.5), layout="constrained")
-    ax = fig.subplots()
-    for setting, results in _by_setting(cells).items():
-        if results:
-            accuracies = [100 * result["accuracy"] for result in results]
-            error = stdev(accuracies) if len(accuracies) > 1 else None
-            ax.errorbar(results[0]["macs"] / 1e6, mean(accuracies), error, fmt="o", capsize=3, label=setting.name)
-    for ceiling in sorted({cell.setting.ceiling for cell in cells if cell.setting.ceiling is not None}):
-        ax.axhline(100 * ceiling, color="grey", lw=0.8, ls=":")
-        ax.annotate(
-            f"ceiling {100 * ceiling:.1f}",
-            (1, 100 * ceiling),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            color="grey",
-        )
-    ax.set(xlabel="MMACs a clip", ylabel="test accuracy, %", ylim=(0, 103))
-    ax.legend(fontsize="small")
-    _save(fig, file)
-
-
-def draw_curves(cells: Sequence[Cell], file: Path) -> None:
-    """Training loss and test accuracy over the steps, a colour a setting, a line a seed."""
-    fig = Figure(figsize=(10, 4), layout="constrained")
-    axes = fig.subplots(1, 2)
-    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(cell.setting.name for cell in cells))}
-    for cell in cells:
-        if cell.result is None:
-            continue
-        metrics = [json.loads(line) for line in (cell.folder / "metrics.jsonl").read_text().splitlines()]
-        steps = [line["step"] for line in metrics]
-        name = cell.setting.name
-        label = name if cell.seed == cells[0].seed else None
-        axes[0].plot(steps, [line["loss"] for line in metrics], "-", color=colours[name], label=label)
-        axes[1].plot(steps, [100 * line["accuracy"] for line in metrics], "-", color=colours[name], label=label)
-    axes[0].set(xlabel="step", ylabel="training loss")
-    axes[1].set(xlabel="step", ylabel="test accuracy, %", ylim=(0, 103))
-    axes[0].legend(fontsize="small")
-    _save(fig, file)
-
-
-def draw_clips(dataset: Dataset, classes: Sequence[str], file: Path) -> None:
-    """One clip of each class, its frames side by side."""
-    found: dict[int, torch.Tensor] = {}
-    index = 0
-    while len(found) < len(classes):
-        video, label = dataset[index]
-        found.setdefault(label, video)
-        index += 1
-    fig = Figure(figsize=(12, 0.95 * len(classes)), layout="constrained")
-    axes = fig.subplots(len(classes), 1)
-    for label, ax in enumerate(axes):
-        frames = (found[label] + 1) / 2
-        frames = F.pad(frames, (1, 1), value=0.5)  # a line between frames
-        ax.imshow(rearrange(frames, "c t h w -> h (t w) c"), cmap="gray", vmin=0, vmax=1)
-        ax.set_title(classes[label], loc="left", fontsize="small", pad=2)
-        ax.axis("off")
-    _save(fig, file)
-
-
-def _save(fig: Figure, file: Path) -> None:
-    write_whole(file, lambda part: fig.savefig(part, format="png", dpi=120))
 
 
 def run_from_command_line(
@@ -370,13 +297,26 @@ def report(cells: Sequence[Cell], out: Path) -> int:
         )
         print(f"{note}\n\nwritten to {out}: table.md, accuracy_vs_gmacs.png, curves.png, clips.png")
         write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n\n{note}\n"))
-        draw_accuracy(finished, out / "accuracy_vs_gmacs.png")
-        draw_curves(finished, out / "curves.png")
-        dataset = DATASETS[cells[0].train.data]
-        draw_clips(dataset("train"), dataset.classes, out / "clips.png")
+        _draw(finished, out)
     for cell in failed:
         print(f"FAILED {cell.setting.name}, seed {cell.seed}: {cell.folder / 'error.txt'}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _draw(finished: Sequence[Cell], out: Path) -> None:
+    costs = {
+        setting.name: (results[0]["macs"], [result["accuracy"] for result in results])
+        for setting, results in _by_setting(finished)
+    }
+    ceilings = {cell.setting.ceiling for cell in finished if cell.setting.ceiling is not None}
+    plots.accuracy_vs_gmacs(costs, ceilings, out / "accuracy_vs_gmacs.png")
+    curves: dict[str, list[list[dict[str, float]]]] = {}
+    for cell in finished:
+        lines = (cell.folder / "metrics.jsonl").read_text().splitlines()
+        curves.setdefault(cell.setting.name, []).append([json.loads(line) for line in lines])
+    plots.curves(curves, out / "curves.png")
+    dataset = DATASETS[finished[0].train.data]
+    plots.clips(dataset("train"), dataset.classes, out / "clips.png")
 
 
 class _HelpAsWritten(RawDescriptionHelpFormatter, DefaultHelpFormatter):

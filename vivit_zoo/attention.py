@@ -66,7 +66,7 @@ class Attention(nn.Module):
     Raises:
         ValueError: if `num_heads` does not divide `dim`.
 
-    Kernels start Xavier-uniform, each of q, k and v as a matrix of its own, and biases at zero, as in the original code.
+    Kernels start Xavier-uniform, each of q, k and v as a matrix of its own, and biases at zero, as in the original.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ def _summary(options: argparse.Namespace) -> int:
             f" {in_paper[0] if in_paper else '-':>8}"
         )
     print(
-        "GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper counted;\n"
-        "printed: in the paper, where it prints this model."
+        "GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper\n"
+        "counted; printed: in the paper, where it prints this model."
     )
     return 0
