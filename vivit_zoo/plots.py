@@ -71,7 +71,7 @@ def clips(dataset: Dataset[tuple[Tensor, int]], classes: Sequence[str], file: Pa
     fig = Figure(figsize=(12, 0.95 * len(classes)), layout="constrained")
     for label, ax in enumerate(fig.subplots(len(classes), 1)):
         frames = F.pad((found[label] + 1) / 2, (1, 1), value=0.5)  # a grey line between frames
-        ax.imshow(rearrange(frames, "c t h w -> h (t w) c"), cmap="gray", vmin=0, vmax=1)
+        ax.imshow(rearrange(frames, "c t h w -> h (t w) c").numpy(), cmap="gray", vmin=0, vmax=1)
         ax.set_title(classes[label], loc="left", fontsize="small", pad=2)
         ax.axis("off")
     fig.savefig(file, dpi=120)

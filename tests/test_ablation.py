@@ -1,0 +1,189 @@
+"""Studies: cells, skipping, resuming, failing, the table."""
+
+import dataclasses
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vivit_zoo import ViViT
+from vivit_zoo.ablation import BASE, Cell, Setting, report, run_from_command_line, run_study, table
+from vivit_zoo.encoders import ENCODERS
+from vivit_zoo.flops import count_params
+
+SMALL = dataclasses.replace(
+    BASE.change_model(dim=24, depth=1, temporal_depth=1),
+    steps=4,
+    batch_size=4,
+    eval_every=2,
+    test_clips=12,
+    eval_clips=8,
+    device="cpu",
+)
+VARIANTS_SCRIPT = Path(__file__).parents[1] / "experiments" / "variants.py"
+
+
+def fake_cells(tmp_path, accuracies, **result):
+    """Cells with results that nothing was trained for."""
+    fields = {"shuffled_accuracy": 0.25, "reversed_when_swapped": 0.9, "params": 1234, "macs": 24_200_000}
+    fields |= {"clips_per_second": 100.0, "peak_bytes": 5_000_000, "machine": "a machine"} | result
+    cells = []
+    for name, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            cell = Cell(Setting(name, SMALL, ceiling=0.5 if name == "control" else None), seed, tmp_path)
+            cell.folder.mkdir(parents=True)
+            (cell.folder / "metrics.jsonl").write_text('{"step": 2, "loss": 1.5, "accuracy": 0.2}\n')
+            if accuracy is not None:
+                (cell.folder / "result.json").write_text(json.dumps(fields | {"accuracy": accuracy}))
+            cells.append(cell)
+    return cells
+
+
+def test_table(tmp_path):
+    rows = [
+        [text.strip() for text in line.strip("|").split("|")]
+        for line in table(fake_cells(tmp_path, {"model": [0.98, 1.0], "control": [0.5], "broken": [None]})).splitlines()
+    ]
+    assert rows[2] == ["model", "99.0 ± 1.4", "25.0 ± 0.0", "90.0 ± 0.0", "", "1,234", "0.0242", "100", "5"]
+    assert rows[3] == ["control", "50.0", "25.0", "90.0", "50.0", "1,234", "0.0242", "100", "5"]
+    assert rows[4] == ["broken", "failed", "", "", "", "", "", "", ""]
+
+
+def test_report_writes_table_and_pictures_and_names_failures(tmp_path, capsys):
+    cells = fake_cells(tmp_path, {"model": [0.98, 1.0], "broken": [0.5, None]})
+    assert report(cells, tmp_path) == 1
+    assert f"FAILED broken, seed 1: {cells[3].folder / 'error.txt'}" in capsys.readouterr().err
+    assert "a machine" in (tmp_path / "table.md").read_text()
+    for name in ("accuracy_vs_gmacs.png", "curves.png", "clips.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert report(cells[:3], tmp_path) == 0
+
+
+def test_a_changed_configuration_has_another_folder(tmp_path):
+    cell = Cell(Setting("joint (Model 1)", SMALL), 0, tmp_path)
+    others = [
+        dataclasses.replace(cell, seed=1),
+        dataclasses.replace(cell, setting=Setting("joint (Model 1)", SMALL.change_model(depth=2))),
+        dataclasses.replace(cell, setting=Setting("joint (Model 1)", dataclasses.replace(SMALL, lr=1e-4))),
+    ]
+    assert cell.folder.name.startswith("joint-model-1-seed0-")
+    assert len({c.folder for c in [cell, *others]}) == 4
+
+
+def test_study_runs_each_cell_once_and_survives_a_failing_one(tmp_path):
+    settings = [
+        Setting("joint", SMALL.change_model(variant="joint")),
+        Setting("broken", SMALL.change_model(num_classes=2)),  # MovingDigits has six: fails in the first step
+        Setting("baseline", SMALL.change_model(variant="factorised_encoder", temporal_depth=0)),
+    ]
+    cells = run_study(settings, range(1), tmp_path, jobs=2)
+    assert [cell.result is not None for cell in cells] == [True, False, True]
+    assert "Target" in (cells[1].folder / "error.txt").read_text()
+    result = cells[0].result
+    assert 0 <= result["accuracy"] <= 1
+    assert result["params"] == count_params(ViViT(cells[0].train.model))
+    assert result["peak_bytes"] > 0
+    config = json.loads((cells[0].folder / "config.json").read_text())
+    assert config["model"]["variant"] == "joint"
+
+    before = {cell.folder: (cell.folder / "result.json").stat().st_mtime_ns for cell in cells if cell.result}
+    run_study(settings[::2], range(1), tmp_path)
+    assert before == {folder: (folder / "result.json").stat().st_mtime_ns for folder in before}
+
+
+def test_wrong_settings_fail_before_anything_runs(tmp_path):
+    odd = Setting("odd", SMALL.change_model(variant="factorised_dot_product", num_heads=3))
+    with pytest.raises(ValueError, match="num_heads 3 is odd"):
+        run_study([Setting("fine", SMALL), odd], range(1), tmp_path)
+    with pytest.raises(ValueError, match="settings share a name: a, a"):
+        run_study([Setting("a", SMALL), Setting("a", SMALL)], range(1), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+EXPERIMENT = """
+import dataclasses, sys
+from vivit_zoo.ablation import BASE, Setting, run_from_command_line
+
+def settings(base):
+    return [Setting("first", base), Setting("second", base.change_model(variant="factorised_encoder"))]
+
+if __name__ == "__main__":
+    sys.exit(run_from_command_line("What for?", BASE, settings, out="unused"))
+"""
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path):
+    """Interrupted in its second cell, the same command skips the first, resumes the second and makes the table."""
+    script = tmp_path / "experiment.py"
+    script.write_text(EXPERIMENT)
+    tiny = "--steps 40 --eval_every 2 --batch_size 4 --test_clips 8 --model.dim 24 --model.depth 1 --device cpu"
+    command = [sys.executable, str(script), "--out", str(tmp_path), *tiny.split()]
+
+    def run():
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+    process = run()
+    deadline = time.monotonic() + 120
+    while not any(tmp_path.glob("cells/second*/checkpoint.pt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in err
+    assert "Traceback" not in err
+    first = next(tmp_path.glob("cells/first*/result.json"))
+    stamp = first.stat().st_mtime_ns
+    assert not any(tmp_path.glob("cells/second*/result.json"))
+
+    process = run()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert first.stat().st_mtime_ns == stamp
+    assert any(tmp_path.glob("cells/second*/result.json"))
+    assert "| second" in out
+    assert (tmp_path / "table.md").exists()
+
+
+@pytest.fixture
+def variants(monkeypatch):
+    """experiments/variants.py as a function of its command line."""
+    module = runpy.run_path(str(VARIANTS_SCRIPT))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["variants.py", *arguments])
+        return run_from_command_line(module["__doc__"], BASE, module["settings"], out="unused")
+
+    return run
+
+
+def test_help_lists_every_field(variants, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        variants("--help")
+    out = capsys.readouterr().out
+    for option in ("--seeds", "--steps", "--workers", "--device", "--out", "--lr", "--model.dim", "--model.pos_embed"):
+        assert f"\n  {option} " in out
+    assert "Which variant of ViViT learns best" in out
+
+
+def test_wrong_override_is_one_line(variants, capsys):
+    assert variants("--model.num_heads", "7") == 2
+    assert capsys.readouterr().err == "variants.py: dim 72 is not divisible by num_heads 7\n"
+    assert variants("--steps", "0") == 2
+    assert capsys.readouterr().err == "variants.py: steps 0 is not positive\n"
+
+
+def test_variants_are_the_four_and_two_controls():
+    settings = runpy.run_path(str(VARIANTS_SCRIPT))["settings"](BASE)
+    assert [setting.ceiling for setting in settings] == [None] * 4 + [1 / 2, 1 / 6]
+    assert [setting.train.model.variant for setting in settings[:4]] == list(ENCODERS)
+    assert settings[4].train.model.temporal_depth == 0
+    assert settings[5].train.model.embedded_frames == 1
