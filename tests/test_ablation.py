@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from vivit_zoo import ViViT
 from vivit_zoo.ablation import BASE, Cell, Setting, report, run_from_command_line, run_study, table
@@ -76,11 +77,22 @@ def test_a_changed_configuration_has_another_folder(tmp_path):
     assert len({c.folder for c in [cell, *others]}) == 4
 
 
+class MeanOfTokens(nn.Module):
+    """Somebody's own encoder."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+
+    def forward(self, x):
+        return self.linear(x).mean((1, 2))
+
+
 def test_study_runs_each_cell_once_and_survives_a_failing_one(tmp_path):
     settings = [
         Setting("joint", SMALL.change_model(variant="joint")),
         Setting("broken", SMALL.change_model(num_classes=2)),  # MovingDigits has six: fails in the first step
-        Setting("baseline", SMALL.change_model(variant="factorised_encoder", temporal_depth=0)),
+        Setting("own encoder", SMALL, encoder=MeanOfTokens),
     ]
     cells = run_study(settings, range(1), tmp_path, jobs=2)
     assert [cell.result is not None for cell in cells] == [True, False, True]
@@ -89,6 +101,7 @@ def test_study_runs_each_cell_once_and_survives_a_failing_one(tmp_path):
     assert 0 <= result["accuracy"] <= 1
     assert result["params"] == count_params(ViViT(cells[0].train.model))
     assert result["peak_bytes"] > 0
+    assert cells[2].result["params"] == count_params(ViViT(SMALL.model, MeanOfTokens)) < result["params"]
     config = json.loads((cells[0].folder / "config.json").read_text())
     assert config["model"]["variant"] == "joint"
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from torch import nn
 from tqdm import tqdm
 
 from vivit_zoo import plots
@@ -67,11 +68,18 @@ class Setting:
         name: of the row.
         train: the configuration; the study sets its seed.
         ceiling: the accuracy that cannot be passed by design, in [0, 1]; None where there is no such bound below 1.
+        encoder: an encoder class of your own in place of the variant's, as for `ViViT`; importable, so that other
+            processes find it.
     """
 
     name: str
     train: TrainConfig
     ceiling: float | None = None
+    encoder: type[nn.Module] | None = None
+
+    def build(self) -> ViViT:
+        """The untrained model."""
+        return ViViT(self.train.model, self.encoder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +99,8 @@ class Cell:
     def folder(self) -> Path:
         """Named after the whole configuration, so that a changed one never meets the results of another."""
         slug = re.sub(r"\W+", "-", self.setting.name).strip("-").lower()
-        digest = hashlib.sha256(self.train.to_json().encode()).hexdigest()[:8]
+        encoder = self.setting.encoder.__qualname__ if self.setting.encoder else ""
+        digest = hashlib.sha256((self.train.to_json() + encoder).encode()).hexdigest()[:8]
         return self.out / "cells" / f"{slug}-seed{self.seed}-{digest}"
 
     @property
@@ -105,7 +114,7 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
     """Train a cell, test it, with the controls, and write result.json."""
     torch.set_num_threads(threads)
     config = cell.train
-    trained = train(config, cell.folder, bar=bar)
+    trained = train(config, cell.folder, cell.setting.encoder, bar=bar)
     device, loader = trained.accelerator.device, trained.test_loader
     plain = evaluate(trained.model, loader, device)
     shuffled = evaluate(trained.model, loader, device, change=shuffle_frames)
@@ -116,7 +125,7 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
         "shuffled_accuracy": shuffled.accuracy(),
         "reversed_when_swapped": swapped.accuracy(reverse),
         "params": count_params(trained.model),
-        "macs": count_macs(lambda: ViViT(config.model), (1, *config.model.input_shape)),
+        "macs": count_macs(cell.setting.build, (1, *config.model.input_shape)),
         "clips_per_second": trained.clips_per_second,
         "peak_bytes": trained.peak_bytes,
         "threads": threads,
@@ -150,7 +159,7 @@ def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs
         raise ValueError(f"settings share a name: {', '.join(names)}")
     for setting in settings:
         with torch.device("meta"):
-            ViViT(setting.train.model)
+            setting.build()
     cells = [Cell(setting, seed, out) for seed in seeds for setting in settings]
     waiting = [cell for cell in cells if cell.result is None]
     threads = max(1, (os.cpu_count() or 1) // jobs)
