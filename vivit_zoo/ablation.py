@@ -115,7 +115,7 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
     torch.set_num_threads(threads)
     config = cell.train
     trained = train(config, cell.folder, cell.setting.encoder, bar=bar)
-    device, loader = trained.accelerator.device, trained.test_loader
+    device, loader = trained.device, trained.test_loader
     plain = evaluate(trained.model, loader, device)
     shuffled = evaluate(trained.model, loader, device, change=shuffle_frames)
     swapped = evaluate(trained.model, loader, device, change=swap_halves)

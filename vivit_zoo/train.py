@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from timm.optim import create_optimizer_v2
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from tqdm import tqdm
 
@@ -98,7 +98,7 @@ class Trained:
     """
 
     model: nn.Module
-    accelerator: Accelerator
+    device: torch.device
     test_loader: DataLoader
     clips_per_second: float
     peak_bytes: int | None
@@ -136,7 +136,8 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         torch.set_rng_state(checkpoint["rng"])
-        done, seconds = checkpoint["step"], checkpoint["seconds"]
+        torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
+        done, seconds, memory.floor = checkpoint["step"], checkpoint["seconds"], checkpoint["peak_bytes"]
     metrics = _Metrics(run_dir / "metrics.jsonl", keep_until=done)
 
     train_set = dataset("train", config.train_clips)
@@ -155,33 +156,34 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         dynamic_ncols=True,
         mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file wants few lines
     )
-    losses: list[float] = []
+    losses: list[Tensor] = []
     model.train()
     started = time.perf_counter()
     for step, (video, label) in steps:
+        lr = config.lr * warmup_cosine(step, config.warmup_steps, config.steps)
         for group in optimizer.param_groups:
-            group["lr"] = (
-                config.lr * warmup_cosine(step, config.warmup_steps, config.steps) * group.get("lr_scale", 1.0)
-            )
+            group["lr"] = lr
         with accelerator.autocast():
             loss = F.cross_entropy(model(video), label, label_smoothing=config.label_smoothing)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), config.clip_grad)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(loss.detach())
 
         if (step + 1) % config.eval_every == 0 or step + 1 == config.steps:
             seconds += time.perf_counter() - started
-            mean_loss = sum(losses) / len(losses)
+            mean_loss = torch.stack(losses).mean().item()
             accuracy = evaluate(model.eval(), eval_loader, accelerator.device).accuracy()
-            metrics.write(step=step + 1, loss=mean_loss, lr=optimizer.param_groups[0]["lr"], accuracy=accuracy)
+            metrics.write(step=step + 1, loss=mean_loss, lr=lr, accuracy=accuracy)
             checkpoint = {
                 "step": step + 1,
                 "seconds": seconds,
+                "peak_bytes": memory.peak_bytes(),
                 "model": accelerator.unwrap_model(model).state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all(),
             }
             write_whole(checkpoint_file, partial(torch.save, checkpoint))
             steps.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{accuracy:.1%}")
@@ -191,7 +193,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
 
     return Trained(
         model=model.eval(),
-        accelerator=accelerator,
+        device=accelerator.device,
         test_loader=_loader(test_set, config),
         clips_per_second=config.steps * config.batch_size / seconds,
         peak_bytes=memory.peak_bytes(),
@@ -257,10 +259,14 @@ class _Metrics:
 
 
 class _PeakMemory:
-    """The most memory since its making beyond what was in use then; needs a process of its own off CUDA."""
+    """The most memory since its making beyond what was in use then, and at least `floor`, what it was before a resume.
+
+    Off CUDA a process has one peak for its whole life, so that a run needs a process of its own.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.floor: int | None = 0
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             self.before = torch.cuda.memory_allocated(device)
@@ -268,11 +274,11 @@ class _PeakMemory:
             self.before = psutil.Process().memory_info().rss
 
     def peak_bytes(self) -> int | None:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) - self.before
-        if sys.platform == "win32":
+        if self.floor is None or sys.platform == "win32":
             return None
+        if self.device.type == "cuda":
+            return max(self.floor, torch.cuda.max_memory_allocated(self.device) - self.before)
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - self.before
+        return max(self.floor, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - self.before)
