@@ -326,6 +326,8 @@ def test_own_encoder_runs_wherever_the_four_run():
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(video), model(video))
     assert create_optimizer_v2(model, opt="sgd", lr=0.1, layer_decay=0.5).param_groups
+    with pytest.raises(ValueError, match="OwnFrameThenAll holds no Encoder"):
+        model.set_grad_checkpointing()
 
 
 def test_own_encoder_gets_the_fields_it_names():

@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, Self, get_args
 
-import torch
 from torch import Tensor, nn
 
 from vivit_zoo.blocks import ACTS, Order
@@ -238,7 +237,8 @@ class ViViT(nn.Module):
     def forward_features(self, video: Tensor) -> Tensor:
         """The encoder's pooled output: (b, c, T, H, W) -> (b, d).
 
-        For one vector a token, before pooling: `model.encoder.forward_features(model.tubelet_embed(video))`.
+        For one vector a token, before pooling: `model.encoder.forward_features(model.tubelet_embed(video))`, or with
+        `encoder.spatial` in place of `encoder` in the factorised encoder.
         """
         self._check_video(video)
         return self.encoder(self.tubelet_embed(self.sample_frames(video)))
@@ -280,12 +280,10 @@ class ViViT(nn.Module):
         nn.init.zeros_(head.bias)
         return head
 
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that timm's optimiser factory leaves without decay: positions and class tokens."""
         return {name for name, _ in self.named_parameters() if name.endswith(("pos_embed.table", "cls_token.token"))}
 
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's regular expressions from parameter names to layers, for layer-wise learning-rate decay."""
         stem = r"^tubelet_embed|^encoder\.(?:spatial\.)?(?:pos_embed|cls_token)"
@@ -301,12 +299,17 @@ class ViViT(nn.Module):
             ],
         }
 
-    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block's activations in the backward pass instead of keeping them."""
-        for module in self.modules():
-            if isinstance(module, Encoder):
-                module.grad_checkpointing = enable
+        """Recompute each block's activations in the backward pass instead of keeping them.
+
+        Raises:
+            ValueError: if an encoder of your own holds no `vivit_zoo.encoders.Encoder`, the module that does this.
+        """
+        encoders = [module for module in self.modules() if isinstance(module, Encoder)]
+        if not encoders:
+            raise ValueError(f"{type(self.encoder).__name__} holds no Encoder, which is what recomputes activations")
+        for encoder in encoders:
+            encoder.grad_checkpointing = enable
 
     def _check_video(self, video: Tensor) -> None:
         want = self.config.input_shape
