@@ -104,6 +104,11 @@ class Cell:
         return self.out / "cells" / f"{slug}-seed{self.seed}-{digest}"
 
     @property
+    def error_file(self) -> Path:
+        """Says why the cell failed, if it did."""
+        return self.folder / "error.txt"
+
+    @property
     def result(self) -> dict[str, Any] | None:
         """What `run_cell` wrote, or None before that."""
         file = self.folder / "result.json"
@@ -128,7 +133,6 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
         "macs": count_macs(cell.setting.build, (1, *config.model.input_shape)),
         "clips_per_second": trained.clips_per_second,
         "peak_bytes": trained.peak_bytes,
-        "threads": threads,
         "machine": describe_machine(device),
     }
     write_whole(cell.folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
@@ -136,8 +140,12 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
 
 def describe_machine(device: torch.device) -> str:
     """Device, Python and torch in one line, to stand beside numbers."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        cpu = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+        name = f"{cpu} CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    return f"{name}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs: int = 1) -> list[Cell]:
@@ -163,25 +171,26 @@ def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs
     cells = [Cell(setting, seed, out) for seed in seeds for setting in settings]
     waiting = [cell for cell in cells if cell.result is None]
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    # A fork server imports torch once for all cells, and each cell's memory can be measured on its own.
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context: Any = multiprocessing.get_context(method)
-    context.set_forkserver_preload(["vivit_zoo.ablation"])
-    running: dict[int, BaseProcess] = {}
+    context = _process_context()
+    running: dict[int, tuple[Cell, BaseProcess]] = {}
     progress = tqdm(total=len(cells), initial=len(cells) - len(waiting), desc="cells", unit="cell", dynamic_ncols=True)
     try:
         while waiting or running:
             for slot in set(range(jobs)) - running.keys():
                 if waiting:
-                    running[slot] = context.Process(target=_run_cell_logged, args=(waiting.pop(0), threads, slot + 1))
-                    running[slot].start()
-            multiprocessing.connection.wait([process.sentinel for process in running.values()])
-            for slot, process in list(running.items()):
+                    cell = waiting.pop(0)
+                    process = context.Process(target=_run_cell_logged, args=(cell, threads, slot + 1))
+                    process.start()
+                    running[slot] = cell, process
+            multiprocessing.connection.wait([process.sentinel for _, process in running.values()])
+            for slot, (cell, process) in list(running.items()):
                 if process.exitcode is not None:
+                    if process.exitcode < 0:  # by a signal, such as the system's when memory ran out: it left no word
+                        cell.error_file.write_text(f"killed by signal {-process.exitcode}\n")
                     del running[slot]
                     progress.update()
     except KeyboardInterrupt:
-        for process in running.values():
+        for _, process in running.values():
             process.join(5)
             process.kill()
         progress.close()
@@ -192,16 +201,24 @@ def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs
 
 
 def _run_cell_logged(cell: Cell, threads: int, bar: int) -> None:
-    error = cell.folder / "error.txt"
     try:
-        error.unlink(missing_ok=True)
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        cell.error_file.unlink(missing_ok=True)
         run_cell(cell, threads, bar)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception:
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        error.write_text(traceback.format_exc())
+        cell.error_file.write_text(traceback.format_exc())
         raise SystemExit(1) from None
+
+
+def _process_context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    # The server imports torch once for all cells, and each cell's memory can be measured on its own.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vivit_zoo.ablation"])
+    return context
 
 
 def table(cells: Sequence[Cell]) -> str:
@@ -308,7 +325,7 @@ def report(cells: Sequence[Cell], out: Path) -> int:
         write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n\n{note}\n"))
         _draw(finished, out)
     for cell in failed:
-        print(f"FAILED {cell.setting.name}, seed {cell.seed}: {cell.folder / 'error.txt'}", file=sys.stderr)
+        print(f"FAILED {cell.setting.name}, seed {cell.seed}: {cell.error_file}", file=sys.stderr)
     return 1 if failed else 0
 
 
