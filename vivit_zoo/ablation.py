@@ -31,7 +31,7 @@ from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.evaluate import evaluate, shuffle_frames, swap_halves
 from vivit_zoo.flops import count_macs, count_params
 from vivit_zoo.model import ViViT, ViViTConfig
-from vivit_zoo.train import DATASETS, TrainConfig, train, write_whole
+from vivit_zoo.train import DATASETS, TrainConfig, cpu_capabilities, train, write_whole
 
 __all__ = ["BASE", "Cell", "Setting", "report", "run_from_command_line", "run_study", "table"]
 
@@ -143,7 +143,7 @@ def describe_machine(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        cpu = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+        cpu = cpu_capabilities().get("cpu_name", platform.machine())
         name = f"{cpu} CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
     return f"{name}, Python {platform.python_version()}, torch {torch.__version__}"
 

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -235,13 +235,18 @@ def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
     os.replace(part, file)
 
 
+def cpu_capabilities() -> Mapping[str, Any]:
+    """What torch knows of this CPU, such as "cpu_name" and "amx_bf16"; nothing before torch 2.13."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
 def _use_bf16(precision: str, cpu: bool) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if torch.cuda.is_available() and not cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # Without AMX a CPU emulates bfloat16, up to several hundred times slower than float32.
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return bool(cpu_capabilities().get("amx_bf16", False))
 
 
 class _Metrics:
