@@ -28,3 +28,7 @@ def test_links_to_files_exist():
         for link in re.findall(r"\]\(\s*([^)#\s]+)", page.read_text()):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_readme_shows_the_table_that_the_experiment_wrote():
+    assert (ROOT / "docs/results/variants/table.md").read_text().strip() in (ROOT / "README.md").read_text()
