@@ -7,10 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# A block that begins with ```python hub needs the network.
+FENCE = re.compile(r"^```python( hub)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{i}")
+    pytest.param(code, id=f"{page.name}-{i}", marks=[pytest.mark.hub] if hub else [])
     for page in PAGES
-    for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+    for i, (hub, code) in enumerate(FENCE.findall(page.read_text()))
 ]
 
 
