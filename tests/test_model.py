@@ -47,6 +47,8 @@ def configs(draw):
         representation_size=draw(st.sampled_from([None, 7])),
         pos_embed=draw(st.sampled_from(["learned", "sincos_1d", "sincos_3d", "none"])),
         order=draw(st.sampled_from(["space_time", "time_space"])),
+        reg_tokens=draw(st.integers(0, 2)),
+        pre_norm=draw(st.booleans()),
         drop=draw(st.sampled_from([0.0, 0.1])),
         drop_path=draw(st.sampled_from([0.0, 0.1])),
     )
@@ -340,7 +342,8 @@ def test_own_encoder_gets_the_fields_it_names():
     ViViT(tiny_config(temporal_depth=None, order="time_space", drop=0.1, global_pool="avg"), encoder)
     assert (seen["t"], seen["n"], seen["dim"], seen["temporal_depth"], seen["order"]) == (3, 6, 24, 7, "time_space")
     assert seen["options"].keys() == {
-        "global_pool", "pos_embed", "mlp_ratio", "qkv_bias", "act", "norm_eps", "drop", "attn_drop", "drop_path"
+        "global_pool", "pos_embed", "mlp_ratio", "qkv_bias", "act", "norm_eps", "pre_norm", "drop", "attn_drop",
+        "drop_path",
     }  # fmt: skip
 
 

@@ -24,6 +24,8 @@ POS_EMBEDS: dict[str, Callable[..., nn.Module]] = {
     "none": nn.Identity,
 }
 
+UNDECAYED = ("pos_embed.table", "cls_token.token", "reg_tokens.tokens")
+
 SIZES: dict[str, dict[str, int]] = {
     # Ti and S: Touvron et al., DeiT, arXiv 2012.12877, Table 1. B, L and H: ViT, arXiv 2010.11929, Table 1.
     "Ti": {"dim": 192, "depth": 12, "num_heads": 3},
@@ -57,6 +59,9 @@ class ViViTConfig:
         global_pool: "token", "avg" or "max"; None for the variant's own default, "token" where it has a class token and
             "avg" in the two that have none.
         representation_size: width of a tanh layer before the head (the original's `pre_logits`); None for none.
+        reg_tokens: register tokens beside the class token, of a frame in the factorised encoder and of the clip in the
+            joint one (DINOv2's image models have them); the other two have no place for them.
+        pre_norm: whether a LayerNorm stands before the first block (CLIP's image models have it).
         pos_embed: "learned", "sincos_1d", "sincos_3d" or "none".
         order: of the factorised self-attention's block, "space_time" (the paper's) or "time_space".
         drop, attn_drop: dropout rates in [0, 1).
@@ -87,6 +92,8 @@ class ViViTConfig:
     norm_eps: float = 1e-6
     global_pool: str | None = None
     representation_size: int | None = None
+    reg_tokens: int = 0
+    pre_norm: bool = False
     pos_embed: str = "learned"
     order: Order = "space_time"
     drop: float = 0.0
@@ -115,6 +122,7 @@ class ViViTConfig:
         for name in ("sampled_frames", "temporal_num_heads", "representation_size"):
             _check_counts(name, getattr(self, name), least=1)
         _check_counts("temporal_depth", self.temporal_depth, least=0)
+        _check_counts("reg_tokens", self.reg_tokens, least=0)
         if isinstance(self.num_classes, Mapping):
             _check(bool(self.num_classes), "num_classes {} has no head; give at least one, or 0 for none")
             for name, count in self.num_classes.items():
@@ -281,12 +289,12 @@ class ViViT(nn.Module):
         return head
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that timm's optimiser factory leaves without decay: positions and class tokens."""
-        return {name for name, _ in self.named_parameters() if name.endswith(("pos_embed.table", "cls_token.token"))}
+        """Names of the parameters that timm's optimiser factory leaves without decay: positions and extra tokens."""
+        return {name for name, _ in self.named_parameters() if name.endswith(UNDECAYED)}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's regular expressions from parameter names to layers, for layer-wise learning-rate decay."""
-        stem = r"^tubelet_embed|^encoder\.(?:spatial\.)?(?:pos_embed|cls_token)"
+        stem = r"^tubelet_embed|^encoder\.(?:spatial\.)?(?:pos_embed|cls_token|reg_tokens|norm_pre)"
         if coarse:
             return {"stem": stem, "blocks": r"^encoder\.(?:\w+\.)?blocks"}
         return {

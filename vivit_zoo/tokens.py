@@ -13,6 +13,7 @@ from torch import Tensor, nn
 __all__ = [
     "ClassToken",
     "PosEmbed",
+    "RegisterTokens",
     "SampleFrames",
     "TubeletEmbed",
     "sincos_1d",
@@ -167,3 +168,18 @@ class ClassToken(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.token.to(x.dtype).expand(*x.shape[:-2], 1, -1), x], dim=-2)
+
+
+class RegisterTokens(nn.Module):
+    """Prepend learned tokens without a place or a purpose of their own: (..., n, d) -> (..., count + n, d).
+
+    "Vision transformers need registers", arXiv 2309.16588: attention parks there what it would else write into patches.
+    """
+
+    def __init__(self, count: int, dim: int) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.empty(count, dim))
+        nn.init.normal_(self.tokens, std=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.tokens.to(x.dtype).expand(*x.shape[:-2], -1, -1), x], dim=-2)
