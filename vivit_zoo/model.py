@@ -7,13 +7,17 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Self, get_args
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from torch import Tensor, nn
 
 from vivit_zoo.blocks import ACTS, Order
 from vivit_zoo.encoders import ENCODERS, Encoder, EncoderOptions
 from vivit_zoo.tokens import PosEmbed, SampleFrames, TubeletEmbed, sincos_1d, sincos_3d, uniform_frame_indices
+
+if TYPE_CHECKING:
+    from vivit_zoo.weights.report import LoadReport
 
 __all__ = ["SIZES", "ViViT", "ViViTConfig", "create_model"]
 
@@ -178,6 +182,24 @@ class ViViTConfig:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **_known_fields(changes))
 
+    @classmethod
+    def for_image(cls, image_model: nn.Module | str, *, num_frames: int = 32, **changes: Any) -> "ViViTConfig":
+        """The configuration of a video model that a timm image model fits: its width, depth, activation, norms, patches.
+
+        Tubelets are of 2 frames, of 1 where `num_frames` is odd; the pooling is the image model's where the variant has it.
+
+        Args:
+            image_model: a timm model, or timm's name of a pretrained one.
+            num_frames: frames of a clip.
+            **changes: any other field, such as `variant`, `num_classes`, `tubelet_size`.
+
+        Raises:
+            vivit_zoo.weights.WeightsError: if it is no plain ViT, with the reasons.
+        """
+        from vivit_zoo.weights import config_for_image
+
+        return config_for_image(image_model, num_frames=num_frames, **changes)
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
@@ -223,6 +245,8 @@ class ViViT(nn.Module):
     Raises:
         ValueError, TypeError: in forward, on a video that does not fit the configuration.
     """
+
+    load_report: "LoadReport | None" = None
 
     def __init__(self, config: ViViTConfig, encoder: Callable[..., nn.Module] | None = None) -> None:
         super().__init__()
@@ -287,6 +311,59 @@ class ViViT(nn.Module):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         return head
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | PathLike[str], *, revision: str | None = None, token: str | bool | None = None, **changes: Any
+    ) -> "ViViT":
+        """A trained model, in evaluation mode and float32; what went where is in its `load_report`.
+
+        Args:
+            source: a hub id, a folder or a file of one of these formats, recognised by content: transformers' ViViT
+                (config.json with model_type vivit, safetensors or .bin), what `save_pretrained` writes, or an original JAX
+                checkpoint.
+            revision, token: for the hub.
+            **changes: fields of `ViViTConfig`. Another `num_frames`, `image_size`, `sampled_frames` or tubelet length
+                resizes positions and kernel (`vivit_zoo.weights.resize`); another `num_classes` makes a new head; `drop`,
+                `attn_drop`, `drop_path` as they are. `encoder` as for `ViViT`. For an original checkpoint `num_frames`
+                and `image_size` must be given, as it was trained, and `variant`, `order`, `sampled_frames` and
+                `global_pool` where it does not tell.
+
+        Raises:
+            vivit_zoo.weights.WeightsError: if the source cannot be found, read or used.
+        """
+        from vivit_zoo.weights import from_pretrained
+
+        return from_pretrained(source, revision=revision, token=token, **changes)
+
+    def save_pretrained(self, folder: str | PathLike[str], format: str = "vivit_zoo") -> None:
+        """Write config.json and model.safetensors, for `from_pretrained`.
+
+        Args:
+            folder: made if missing.
+            format: "vivit_zoo", or "transformers" for `VivitForVideoClassification`, with a preprocessor_config.json that
+                gives pixels in [-1, 1]; the joint model with a class token has one.
+
+        Raises:
+            vivit_zoo.weights.WeightsError: if transformers has no such model.
+        """
+        from vivit_zoo.weights import save_pretrained
+
+        save_pretrained(self, folder, format)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes and a model card; returns the address of the commit.
+
+        Args:
+            repo_id: such as "owner/name"; made if missing.
+            **options: `format`, `private`, `token`, `revision`, `commit_message`.
+
+        Raises:
+            vivit_zoo.weights.WeightsError: if the hub refuses or cannot be reached.
+        """
+        from vivit_zoo.weights import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that timm's optimiser factory leaves without decay: positions and extra tokens."""

@@ -159,15 +159,20 @@ class PosEmbed(nn.Module):
 class ClassToken(nn.Module):
     """Prepend one learned token to each sequence: (..., n, d) -> (..., 1 + n, d). It starts at zero.
 
-    It carries no position: where a checkpoint adds one to its class token, the sum is the same parameter.
+    It carries no position: where a checkpoint adds one to its class token, the sum is the same parameter. Of such a sum
+    `rest` keeps what float32 rounds away, so that the model in float64 is the checkpoint exactly; nothing saves it.
     """
+
+    rest: Tensor | None
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.token = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("rest", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.token.to(x.dtype).expand(*x.shape[:-2], 1, -1), x], dim=-2)
+        token = self.token if self.rest is None else self.token + self.rest
+        return torch.cat([token.to(x.dtype).expand(*x.shape[:-2], 1, -1), x], dim=-2)
 
 
 class RegisterTokens(nn.Module):
