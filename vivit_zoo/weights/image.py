@@ -103,8 +103,8 @@ def image_checkpoint(model: nn.Module, source: str) -> Checkpoint:
             if gamma in state:
                 for kind in ("weight", "bias"):
                     ours = f"encoder.blocks.{i}.{part}.{kind}"
-                    scaled = (tensors[ours].double().T * state[gamma].double()).T.float()
-                    put(ours, scaled, *checkpoint.origin[ours], gamma, computed="times LayerScale")
+                    factor = state[gamma].double() if kind == "bias" else state[gamma].double()[:, None]
+                    put(ours, (tensors[ours] * factor).float(), *checkpoint.origin[ours], gamma, computed="times LayerScale")
     used = {name for names in checkpoint.origin.values() for name in names}
     for name in state.keys() - used:
         if name.startswith("head"):
