@@ -1,9 +1,13 @@
 """Our own format, changes to trained weights, the hub, and sources that are broken or lie."""
 
+import contextlib
 import json
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import huggingface_hub
 import msgpack
@@ -97,10 +101,10 @@ def test_resized_positions_equal_the_originals(parity):
     grid = torch.from_numpy(vectors["posemb_grid_in"])
     for side in (3, 5, 6, 7, 14):
         ours = resize_positions(grid.unflatten(0, (4, 4)), (side, side)).flatten(0, 1)
-        np.testing.assert_allclose(ours, vectors[f"posemb_resize_{side * side}"][0], rtol=0, atol=2e-7)
+        np.testing.assert_allclose(ours, vectors[f"posemb_resize_{side * side}"][0], rtol=0, atol=5e-7)
     for length in (5, 8, 17, 32, 64):
         np.testing.assert_allclose(
-            resize_positions(grid, (length,)), vectors[f"posemb_1d_{length}"][0], rtol=0, atol=2e-7
+            resize_positions(grid, (length,)), vectors[f"posemb_1d_{length}"][0], rtol=0, atol=5e-7
         )
     np.testing.assert_allclose(grid.repeat(3, 1), vectors["posemb_tile_48"][0], rtol=0, atol=0)
 
@@ -167,7 +171,7 @@ def edit_tensors(folder, edit):
 def test_truncated_safetensors(saved, keep):
     file = saved / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(WeightsError, match="is empty|cut short"):
+    with pytest.raises(WeightsError, match=r"is empty|cut short"):
         ViViT.from_pretrained(saved)
 
 
@@ -176,11 +180,11 @@ def test_truncated_msgpack(parity, tmp_path, keep):
     data = (parity / "forward" / "joint_token" / "checkpoint").read_bytes()
     file = tmp_path / "checkpoint"
     file.write_bytes(data[:keep])
-    with pytest.raises(WeightsError, match="is empty|cut short"):
+    with pytest.raises(WeightsError, match=r"is empty|cut short"):
         ViViT.from_pretrained(file, variant="joint", num_frames=6, image_size=16)
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda x, file: file.write_bytes(pickle.dumps(x))])
+@pytest.mark.parametrize("write", [torch.save, lambda x, file: file.write_bytes(pickle.dumps(x, protocol=2))])
 def test_a_pickle_that_runs_code_does_not_run(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "vivit"}')
@@ -224,7 +228,7 @@ def test_nan_is_warned_of(saved):
 
 
 def test_other_folders(saved, tmp_path):
-    with pytest.raises(WeightsError, match="neither config.json nor checkpoint; it holds model"):
+    with pytest.raises(WeightsError, match=r"neither config.json nor checkpoint; it holds model"):
         ViViT.from_pretrained(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="it holds nothing"):
@@ -236,13 +240,13 @@ def test_other_folders(saved, tmp_path):
     with pytest.raises(WeightsError, match="a timm image model; start a ViViT from it with init_from_image"):
         ViViT.from_pretrained(saved)
     edit_config(saved, model_type="vivit_zoo", depth=10**6)
-    with pytest.raises(WeightsError, match="config.json"):
+    with pytest.raises(WeightsError, match=r"config\.json"):
         ViViT.from_pretrained(saved)
     (saved / "config.json").write_text("{")
     with pytest.raises(WeightsError, match="is no JSON"):
         ViViT.from_pretrained(saved)
     (saved / "config.json").unlink()
-    with pytest.raises(WeightsError, match="needs a config.json beside it"):
+    with pytest.raises(WeightsError, match=r"needs a config.json beside it"):
         ViViT.from_pretrained(saved / "model.safetensors")
 
 
@@ -282,7 +286,7 @@ def test_push_to_hub_uploads_model_and_card(monkeypatch, tmp_path):
 
         def upload_folder(self, repo_id, folder_path, revision, commit_message):
             model = ViViT.from_pretrained(folder_path)
-            seen.update(repo_id=repo_id, model=model, card=open(f"{folder_path}/README.md").read())
+            seen.update(repo_id=repo_id, model=model, card=(Path(folder_path) / "README.md").read_text())
             return type("Commit", (), {"commit_url": "https://somewhere"})
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
@@ -300,7 +304,11 @@ def test_push_to_hub_uploads_model_and_card(monkeypatch, tmp_path):
         ("joint_gap", {"variant": None}, "does not say its variant; pass variant=joint or factorised_dot_product"),
         ("joint_token", {"variant": "factorised_dot_product"}, "is no factorised_dot_product; it can be variant=joint"),
         ("joint_token", {"num_frames": None}, "does not say its num_frames"),
-        ("joint_token", {"num_frames": 8}, r"has 48 positions in .*, but 8 frames of 16x16 in tubelets of 2x4x4 make 64"),
+        (
+            "joint_token",
+            {"num_frames": 8},
+            r"has 48 positions in .*, but 8 frames of 16x16 in tubelets of 2x4x4 make 64",
+        ),
         ("fsa_space_time", {"variant": "joint"}, "is no joint; it can be variant=factorised_self_attention"),
         ("joint_token", {"global_pool": "avg"}, None),
         ("joint_gap", {"global_pool": "token"}, "has global_pool avg, not token"),
@@ -334,7 +342,9 @@ def test_bfloat16_scalars_and_bare_trees(tmp_path):
             read_msgpack(bad)
 
 
-leaves = st.none() | st.booleans() | st.integers(-(2**40), 2**60) | st.floats() | st.text(max_size=5) | st.binary(max_size=9)
+leaves = (
+    st.none() | st.booleans() | st.integers(-(2**40), 2**60) | st.floats() | st.text(max_size=5) | st.binary(max_size=9)
+)
 extensions = st.builds(
     lambda code, shape, name, content: msgpack.ExtType(code, msgpack.packb((shape, name, content))),
     st.integers(0, 5),
@@ -363,10 +373,8 @@ def test_flipped_bytes_of_a_real_msgpack_give_our_error_or_a_model(parity, tmp_p
     data = bytearray((parity / "forward" / "joint_token" / "checkpoint").read_bytes())
     data[at] = byte
     (tmp_path / "checkpoint").write_bytes(data)
-    try:
+    with contextlib.suppress(WeightsError, UserWarning):
         ViViT.from_pretrained(tmp_path / "checkpoint", variant="joint", num_frames=6, image_size=16)
-    except (WeightsError, UserWarning):
-        pass
 
 
 values = st.recursive(
@@ -376,7 +384,8 @@ values = st.recursive(
 )
 OURS = list(ViViTConfig.__dataclass_fields__)
 THEIRS = ["image_size", "num_frames", "tubelet_size", "num_channels", "hidden_size", "num_hidden_layers",
-          "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps", "qkv_bias", "model_type"]  # fmt: skip
+          "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps", "qkv_bias",
+          "model_type"]  # fmt: skip
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
@@ -386,13 +395,32 @@ def test_fuzzed_configs_give_our_error_or_a_model(tmp_path, data, transformers):
     if not folder.exists():
         ViViT(tiny_config()).save_pretrained(folder, format="transformers" if transformers else "vivit_zoo")
         (folder / "right.json").write_bytes((folder / "config.json").read_bytes())
-    changes = data.draw(st.dictionaries(st.sampled_from(THEIRS if transformers else OURS), values, min_size=1, max_size=2))
+    changes = data.draw(
+        st.dictionaries(st.sampled_from(THEIRS if transformers else OURS), values, min_size=1, max_size=2)
+    )
     right = json.loads((folder / "right.json").read_text())
     (folder / "config.json").write_text(json.dumps(right | changes))
-    try:
+    with contextlib.suppress(WeightsError):
         ViViT.from_pretrained(folder)
-    except WeightsError:
-        pass
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(at=st.integers(0, 2000), byte=st.integers(0, 255), protocol=st.sampled_from([2, 4]))
+def test_flipped_bytes_of_a_pickle_give_our_error_only(tmp_path, at, byte, protocol):
+    data = bytearray(pickle.dumps({f"weight{i}": float(i) for i in range(99)}, protocol))
+    data[at % len(data)] = byte
+    data[0] = 0x80
+    (tmp_path / "config.json").write_text('{"model_type": "vivit"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(WeightsError):
+        ViViT.from_pretrained(tmp_path)
+
+
+def test_importing_the_package_loads_nothing_of_this():
+    heavy = "timm", "safetensors", "huggingface_hub", "msgpack", "numpy.ma", "vivit_zoo.weights"
+    program = f"import sys, vivit_zoo; print([name for name in {heavy} if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)

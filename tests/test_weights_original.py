@@ -15,8 +15,8 @@ from vivit_zoo.weights.names import export_tensors
 from vivit_zoo.weights.original import ORIGINAL, ORIGINAL_FACTORISED, as_original
 
 FORWARD = [
-    "fdp_gap", "fe_avgpool_gap", "fe_avgpool_token", "fe_gap", "fe_token", "fe_uniform_sampling_token", "fsa_space_time",
-    "fsa_time_space", "joint_gap", "joint_token", "joint_token_prelogits", "joint_uniform_sampling_token",
+    "fdp_gap", "fe_avgpool_gap", "fe_avgpool_token", "fe_gap", "fe_token", "fe_uniform_sampling_token",
+    "fsa_space_time", "fsa_time_space", "joint_gap", "joint_token", "joint_token_prelogits", "joint_uniform_sampling_token",
 ]  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_table_of_names_goes_both_ways(parity, case):
     for key in config["checkpoint_params_path"].split("/"):
         tree = tree[key]
     params = flatten_tree(tree)
-    state = {name: tensor for name, tensor in model.state_dict().items()}
+    state = dict(model.state_dict())
     for name in [name for name in state if name.endswith("pos_embed.table")]:
         token = name.replace("pos_embed.table", "cls_token.token") in state
         rows = state[name].flatten(end_dim=-2)

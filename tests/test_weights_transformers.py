@@ -170,7 +170,17 @@ def test_what_transformers_does_not_have_is_refused(changes, named, tmp_path):
 
 def test_convert_from_the_command_line(parity, tmp_path, capsys):
     source = parity / "forward" / "joint_token" / "checkpoint"
-    arguments = ["convert", str(source), str(tmp_path), "--format", "transformers", "--frames", "6", "--image-size", "16"]
+    arguments = [
+        "convert",
+        str(source),
+        str(tmp_path),
+        "--format",
+        "transformers",
+        "--frames",
+        "6",
+        "--image-size",
+        "16",
+    ]
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "encoder.blocks.{0-1}.attn.qkv.weight" in out

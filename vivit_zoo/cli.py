@@ -36,8 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     convert.add_argument("--revision", help="of the hub's repository")
     convert.add_argument("--variant", choices=ENCODERS, help="where an original checkpoint does not tell")
     convert.add_argument("--frames", type=int, help="frames of a clip: as trained (original), or to resize to")
-    convert.add_argument("--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width, likewise")
-    convert.add_argument("--order", choices=("space_time", "time_space"), help="of an original factorised self-attention")
+    convert.add_argument(
+        "--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width, likewise"
+    )
+    convert.add_argument(
+        "--order", choices=("space_time", "time_space"), help="of an original factorised self-attention"
+    )
     convert.add_argument("--sampled-frames", type=int, help="of an original with uniform frame sampling")
     convert.set_defaults(run=_convert)
     options = parser.parse_args(arguments)
@@ -98,4 +102,4 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _pair(size: list[int] | None) -> tuple[int, ...] | None:
-    return size and tuple((size * 2)[:2]) if size is None or len(size) < 3 else tuple(size)
+    return None if size is None else tuple(size * 2 if len(size) == 1 else size)

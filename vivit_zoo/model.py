@@ -184,9 +184,10 @@ class ViViTConfig:
 
     @classmethod
     def for_image(cls, image_model: nn.Module | str, *, num_frames: int = 32, **changes: Any) -> "ViViTConfig":
-        """The configuration of a video model that a timm image model fits: its width, depth, activation, norms, patches.
+        """The configuration of a video model that a timm image model fits: width, depth, activation, norms, patches.
 
-        Tubelets are of 2 frames, of 1 where `num_frames` is odd; the pooling is the image model's where the variant has it.
+        Tubelets are of 2 frames, of 1 where `num_frames` is odd; the pooling is the image model's where the variant
+        has it.
 
         Args:
             image_model: a timm model, or timm's name of a pretrained one.
@@ -314,20 +315,25 @@ class ViViT(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, source: str | PathLike[str], *, revision: str | None = None, token: str | bool | None = None, **changes: Any
+        cls,
+        source: str | PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        **changes: Any,
     ) -> "ViViT":
         """A trained model, in evaluation mode and float32; what went where is in its `load_report`.
 
         Args:
             source: a hub id, a folder or a file of one of these formats, recognised by content: transformers' ViViT
-                (config.json with model_type vivit, safetensors or .bin), what `save_pretrained` writes, or an original JAX
-                checkpoint.
+                (config.json with model_type vivit, safetensors or .bin), what `save_pretrained` writes, or an original
+                JAX checkpoint.
             revision, token: for the hub.
             **changes: fields of `ViViTConfig`. Another `num_frames`, `image_size`, `sampled_frames` or tubelet length
-                resizes positions and kernel (`vivit_zoo.weights.resize`); another `num_classes` makes a new head; `drop`,
-                `attn_drop`, `drop_path` as they are. `encoder` as for `ViViT`. For an original checkpoint `num_frames`
-                and `image_size` must be given, as it was trained, and `variant`, `order`, `sampled_frames` and
-                `global_pool` where it does not tell.
+                resizes positions and kernel (`vivit_zoo.weights.resize`); another `num_classes` makes a new head;
+                `drop`, `attn_drop`, `drop_path` as they are. `encoder` as for `ViViT`. For an original checkpoint
+                `num_frames` and `image_size` must be given, as it was trained, and `variant`, `order`,
+                `sampled_frames` and `global_pool` where it does not tell.
 
         Raises:
             vivit_zoo.weights.WeightsError: if the source cannot be found, read or used.
@@ -341,8 +347,8 @@ class ViViT(nn.Module):
 
         Args:
             folder: made if missing.
-            format: "vivit_zoo", or "transformers" for `VivitForVideoClassification`, with a preprocessor_config.json that
-                gives pixels in [-1, 1]; the joint model with a class token has one.
+            format: "vivit_zoo", or "transformers" for `VivitForVideoClassification`, with a preprocessor_config.json
+                that gives pixels in [-1, 1]; the joint model with a class token has one.
 
         Raises:
             vivit_zoo.weights.WeightsError: if transformers has no such model.

@@ -1,7 +1,7 @@
 """flax's msgpack files without flax or jax: nested dictionaries of tensors, with strict handling of broken files.
 
-Arrays are extension type 1, numpy scalars type 3: [shape, dtype name, bytes in C order, little-endian], themselves msgpack.
-Arrays beyond 2^30 bytes are a map of flat chunks. Nothing in such a file can run code.
+Arrays are extension type 1, numpy scalars type 3: [shape, dtype name, bytes in C order, little-endian], themselves
+msgpack. Arrays beyond 2^30 bytes are a map of flat chunks. Nothing in such a file can run code.
 """
 
 import math

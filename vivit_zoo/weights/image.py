@@ -1,7 +1,7 @@
 """timm's image models as sources: an image ViT is a joint ViViT of one frame, or is refused with the reason.
 
-Everything that a plain ViT computes and ours does not is folded exactly: LayerScale into the layers before it, the class
-token's position into the token, registers' positions into the registers, a missing bias into a bias of zero.
+Everything that a plain ViT computes and ours does not is folded exactly: LayerScale into the layers before it, the
+class token's position into the token, registers' positions into the registers, a missing bias into a bias of zero.
 """
 
 import math
@@ -75,7 +75,13 @@ def image_checkpoint(model: nn.Module, source: str) -> Checkpoint:
     if "cls_token" in state:
         token = state["cls_token"].reshape(dim)
         if extra:
-            put("encoder.cls_token.token", token.double() + positions[0], "cls_token", "pos_embed", computed="token + its position")
+            put(
+                "encoder.cls_token.token",
+                token.double() + positions[0],
+                "cls_token",
+                "pos_embed",
+                computed="token + its position",
+            )
             checkpoint.class_position = positions[0]
         else:
             put("encoder.cls_token.token", token, "cls_token")
@@ -84,7 +90,9 @@ def image_checkpoint(model: nn.Module, source: str) -> Checkpoint:
         registers = state["reg_token"][0]
         if extra:
             registers = registers + positions[at : at + config.reg_tokens]
-            put("encoder.reg_tokens.tokens", registers, "reg_token", "pos_embed", computed="registers + their positions")
+            put(
+                "encoder.reg_tokens.tokens", registers, "reg_token", "pos_embed", computed="registers + their positions"
+            )
         else:
             put("encoder.reg_tokens.tokens", registers, "reg_token")
     put("encoder.pos_embed.table", positions[extra:][None], "pos_embed")
@@ -104,7 +112,13 @@ def image_checkpoint(model: nn.Module, source: str) -> Checkpoint:
                 for kind in ("weight", "bias"):
                     ours = f"encoder.blocks.{i}.{part}.{kind}"
                     factor = state[gamma].double() if kind == "bias" else state[gamma].double()[:, None]
-                    put(ours, (tensors[ours] * factor).float(), *checkpoint.origin[ours], gamma, computed="times LayerScale")
+                    put(
+                        ours,
+                        (tensors[ours] * factor).float(),
+                        *checkpoint.origin[ours],
+                        gamma,
+                        computed="times LayerScale",
+                    )
     used = {name for names in checkpoint.origin.values() for name in names}
     for name in state.keys() - used:
         if name.startswith("head"):
@@ -144,7 +158,7 @@ def image_facts(model: nn.Module, source: str) -> dict[str, Any]:
         reasons.append(f"it has a class token and pools by {model.global_pool!r}")
     if reasons:
         raise WeightsError(f"{source} is no plain ViT: {'; '.join(dict.fromkeys(reasons))}")
-    block = model.blocks[0]
+    block: Any = model.blocks[0]
     height, width = (n * p for n, p in zip(model.patch_embed.grid_size, model.patch_embed.patch_size, strict=True))
     return {
         "image_size": (height, width),
@@ -163,7 +177,7 @@ def image_facts(model: nn.Module, source: str) -> dict[str, Any]:
     }
 
 
-def _unlike_ours(block: nn.Module) -> list[str]:
+def _unlike_ours(block: Any) -> list[str]:
     """Why a block is not a pre-norm block with plain attention and a plain MLP."""
     if type(block) is not Block:
         return [f"its blocks are {type(block).__name__}"]
@@ -208,8 +222,10 @@ def read_npz(file: Path) -> nn.Module:
         prefix = found.removesuffix("embedding/kernel")
         block = f"{prefix}Transformer/encoderblock"
         stacked = f"{block}/LayerNorm_0/scale" in shapes
-        depth = shapes[f"{block}/LayerNorm_0/scale"][0] if stacked else len(
-            {name[len(block) :].split("/")[0] for name in shapes if name.startswith(block + "_")}
+        depth = (
+            shapes[f"{block}/LayerNorm_0/scale"][0]
+            if stacked
+            else len({name[len(block) :].split("/")[0] for name in shapes if name.startswith(block + "_")})
         )
         first = block if stacked else f"{block}_0"
         query = next(s for n, s in shapes.items() if n.startswith(first) and n.endswith("query/kernel"))

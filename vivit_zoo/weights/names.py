@@ -1,7 +1,7 @@
 """Tables of names: one row a tensor, `{}` for the number of a block, read in both directions.
 
-A row is `our name: (their names, layout)`. `[a|b|c]` in their names stands for three tensors, stacked along our first axis;
-the layout is an einops pattern from their axes to ours.
+A row is `our name: (their names, layout)`. `[a|b|c]` in their names stands for three tensors, stacked along our first
+axis; the layout is an einops pattern from their axes to ours.
 """
 
 import re

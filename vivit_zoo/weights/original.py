@@ -39,7 +39,8 @@ BLOCK = {
 SPACE = {"LayerNorm_0": "LayerNorm_space", "LayerNorm_1": "LayerNorm_mlp", "MlpBlock_0": "MlpBlock"}
 SPACE["MultiHeadDotProductAttention_0"] = "MultiHeadDotProductAttention_space"
 FACTORISED_BLOCK = {
-    name: (SPACE[theirs.split("/")[0]] + theirs[theirs.index("/") :], layout) for name, (theirs, layout) in BLOCK.items()
+    name: (SPACE[theirs.split("/")[0]] + theirs[theirs.index("/") :], layout)
+    for name, (theirs, layout) in BLOCK.items()
 } | {
     name.replace("norm1", "norm_time").replace("attn.", "attn_time."): (
         theirs.replace("LayerNorm_0", "LayerNorm_time").replace("Attention_0", "Attention_time"),
@@ -66,7 +67,7 @@ REST = {
 }
 
 
-def _stack(ours: str, theirs: str, block: Table = BLOCK) -> Table:
+def _stack(ours: str, theirs: str, block: Table = BLOCK) -> dict[str, tuple[str, str]]:
     return nest(ENDS, f"{ours}.", f"{theirs}/") | nest(block, f"{ours}.blocks.{{}}.", f"{theirs}/encoderblock_{{}}/")
 
 
@@ -87,7 +88,7 @@ def read_params(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         WeightsError: if the file is broken or has no parameters where the original code puts them.
     """
     tree = read_msgpack(file)
-    left = {}
+    left: dict[str, str] = {}
     node: Any = tree
     for path in (["optimizer", "target"], ["params"], []):
         node = tree
@@ -96,7 +97,9 @@ def read_params(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if isinstance(node, Mapping) and (path or "embedding" in node):
             break
     else:
-        raise WeightsError(f"{file} has no optimizer/target, no params and no embedding; it has {', '.join(map(str, tree))}")
+        raise WeightsError(
+            f"{file} has no optimizer/target, no params and no embedding; it has {', '.join(map(str, tree))}"
+        )
     prefix = "/".join(path) + "/" if path else ""
     while set(node) == {"params"} and isinstance(node["params"], Mapping):
         node, prefix = node["params"], prefix + "params/"
@@ -114,7 +117,7 @@ def read_params(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _number_per_kind(params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Modern names for those of the time before flax's Linen, where a block's parts were numbered through (MlpBlock_3)."""
+    """Modern names for those from before flax's Linen, where a block's parts were numbered through (MlpBlock_3)."""
     if not any("/MlpBlock_3/" in name for name in params):
         return params
     modern = {"LayerNorm_2": "LayerNorm_1", "MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0"}
@@ -129,8 +132,8 @@ def read_video(file: Path, **given: Any) -> Checkpoint:
 
     Args:
         file: named `checkpoint` in the releases.
-        **given: fields of `ViViTConfig`: always `num_frames` and `image_size`; `variant` where two have the same tensors
-            (joint and factorised dot-product without class token); `order` of the factorised self-attention;
+        **given: fields of `ViViTConfig`: always `num_frames` and `image_size`; `variant` where two have the same
+            tensors (joint and factorised dot-product without class token); `order` of the factorised self-attention;
             `sampled_frames` under uniform frame sampling; `global_pool="max"`.
 
     Raises:
@@ -152,9 +155,8 @@ def read_video(file: Path, **given: Any) -> Checkpoint:
         say = "does not say its variant; pass" if variant is None else f"is no {variant}; it can be"
         raise WeightsError(f"{file} {say} variant={' or '.join(fitting)}")
     for name in facts.keys() & given.keys():
-        if name != "global_pool" or given[name] == "token":
-            if given[name] != facts[name]:
-                raise WeightsError(f"{file} has {name} {facts[name]}, not {given[name]}")
+        if (name != "global_pool" or given[name] == "token") and given[name] != facts[name]:
+            raise WeightsError(f"{file} has {name} {facts[name]}, not {given[name]}")
     try:
         config = ViViTConfig(**(facts | given | {"variant": variant}))
     except (TypeError, ValueError) as error:
@@ -183,7 +185,7 @@ def read_image(file: Path, h: int, w: int) -> Checkpoint:
     variants = facts.pop("variant")
     prefix = "SpatialTransformer" if "factorised_encoder" in variants else "Transformer"
     places = _table(params, prefix, str(file)).shape[1] - any(name in params for name in ("cls", f"cls_{prefix}"))
-    if kernel.ndim == 5 and prefix == "Transformer" or places % (h * w) == 0 and places != h * w:
+    if (kernel.ndim == 5 and prefix == "Transformer") or (places % (h * w) == 0 and places != h * w):
         frames, rest = divmod(places, h * w)
         if rest or not frames:
             raise WeightsError(
@@ -230,7 +232,9 @@ def read_facts(params: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     head, hidden = params.get("output_projection/kernel"), params.get("pre_logits/kernel")
     token = ("cls_SpatialTransformer" if factorised else "cls") in params
     if params[query].ndim != 3 or params[mlp].ndim != 2 or not dim:
-        raise WeightsError(f"{source} has wrong shapes: {query} {tuple(params[query].shape)}, {mlp} {params[mlp].shape}")
+        raise WeightsError(
+            f"{source} has wrong shapes: {query} {tuple(params[query].shape)}, {mlp} {params[mlp].shape}"
+        )
     facts: dict[str, Any] = {
         "num_classes": 0 if head is None else head.shape[-1],
         "tubelet_size": (t, h, w),
@@ -290,7 +294,7 @@ def _names_of(params: Mapping[str, Tensor], table: Table) -> list[str]:
 
 
 def fold_class_positions(checkpoint: Checkpoint) -> None:
-    """Tables (1 + n, d) of a sequence with a class token -> class token + row 0, and the grid's own (*grid, d), in place.
+    """Tables (1 + n, d) of sequences with a class token -> class token + row 0, and the grid's (*grid, d), in place.
 
     Exact: the sum of both is all that the model ever sees of them. It stays in float64, see `fill`.
 
@@ -307,8 +311,9 @@ def fold_class_positions(checkpoint: Checkpoint) -> None:
             config = checkpoint.config
             raise WeightsError(
                 f"{checkpoint.source} has {len(table) - extra} positions in {' + '.join(checkpoint.origin[name])}, but "
-                f"{config.num_frames} frames{_sampled(config)} of {config.frame_size[0]}x{config.frame_size[1]} in tubelets "
-                f"of {'x'.join(map(str, config.tubelet_size))} make {math.prod(grid)}; give the sizes it was trained with"
+                f"{config.num_frames} frames{_sampled(config)} of {config.frame_size[0]}x{config.frame_size[1]} in "
+                f"tubelets of {'x'.join(map(str, config.tubelet_size))} make {math.prod(grid)}; give the sizes it was "
+                "trained with"
             )
         if extra:
             checkpoint.class_position = table[0] if prefix != "encoder.temporal." else checkpoint.class_position

@@ -144,8 +144,8 @@ def fill(
 ) -> LoadReport:
     """Put the values into the model and account for every tensor on both sides.
 
-    A class token may come in float64, as the exact sum of a token and its position; `ClassToken.rest` gets what the model's
-    own precision cannot hold.
+    A class token may come in float64, as the exact sum of a token and its position; `ClassToken.rest` gets what the
+    model's own precision cannot hold.
 
     Args:
         model: any module; its state dictionary is what must be covered.
@@ -155,7 +155,8 @@ def fill(
         left: tensor of the checkpoint (our name) -> why it is not used.
 
     Raises:
-        WeightsError: if a tensor of the model has no value, a tensor of the source no use and no reason, or a shape differs.
+        WeightsError: if a tensor of the model has no value, a tensor of the source no use and no reason, or a shape
+            differs.
     """
     check(model, checkpoint, values, new, left)
     used = {name for value in values.values() for name in value.sources}

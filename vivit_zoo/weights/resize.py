@@ -1,8 +1,8 @@
 """Positions on another grid, kernels of another length.
 
-One rule for positions: linear interpolation along each axis on its own, the first place on the first and the last on the
-last ("align corners"), as the original code does with `scipy.ndimage.zoom(order=1)`. Along an axis of equal length nothing
-is computed at all.
+One rule for positions: linear interpolation along each axis on its own, the first place on the first and the last on
+the last ("align corners"), as the original code does with `scipy.ndimage.zoom(order=1)`. Along an axis of equal length
+nothing is computed at all.
 """
 
 from fractions import Fraction
@@ -18,7 +18,7 @@ Tubelet = Literal["central_frame", "filter_inflation", "arp", "random"]
 
 
 def resize_positions(table: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Positions (*grid, d) -> (*sizes, d), linear along each axis; an axis of one place repeats, to one takes the middle."""
+    """Positions (*grid, d) -> (*sizes, d), linear along each axis; one place repeats, one out of many is their middle."""
     dtype = table.dtype
     for axis, (old, new) in enumerate(zip(table.shape[:-1], sizes, strict=True)):
         if old != new:
@@ -37,9 +37,9 @@ def _linear_weights(old: int, new: int) -> Tensor:
 def inflate_kernel(kernel: Tensor, t: int, tubelet: Tubelet) -> Tensor:
     """An image model's kernel (d, c, h, w) -> (d, c, t, h, w), so that it sees t frames.
 
-    "central_frame" (paper, Equation 9): the image kernel on frame t // 2, zero elsewhere. "filter_inflation" (Equation 8):
-    1/t of it on each frame. "arp": on each frame its share under approximate rank pooling (arXiv 1612.00738), as in the
-    original code. With one frame all of them are the image kernel itself.
+    "central_frame" (paper, Equation 9): the image kernel on frame t // 2, zero elsewhere. "filter_inflation" (Equation
+    8): 1/t of it on each frame. "arp": on each frame its share under approximate rank pooling (arXiv 1612.00738), as
+    in the original code. With one frame all of them are the image kernel itself.
     """
     if tubelet not in get_args(Tubelet) or tubelet == "random":
         raise ValueError(f"tubelet {tubelet!r} is unknown; choose from {', '.join(get_args(Tubelet))}")
@@ -61,8 +61,9 @@ def inflate_kernel(kernel: Tensor, t: int, tubelet: Tubelet) -> Tensor:
 def resize_kernel(kernel: Tensor, tubelet: tuple[int, int, int], t: int) -> Tensor:
     """A flat tubelet kernel (d, c·t'·h·w) -> (d, c·t·h·w) for tubelets of another length t.
 
-    Each old slice is shared out to the new slices by the part of its time that they cover: from 2 to 4 frames each slice is
-    halved and repeated, from 4 to 2 neighbours are added. A clip that does not move gives the same tokens as before.
+    Each old slice is shared out to the new slices by the part of its time that they cover: from 2 to 4 frames each
+    slice is halved and repeated, from 4 to 2 neighbours are added. A clip that does not move gives the same tokens as
+    before.
     """
     old, h, w = tubelet
     if old == t:

@@ -70,7 +70,9 @@ def model_card(model: ViViT, repo_id: str, format: str = "vivit_zoo") -> str:
     config = model.config
     library = "transformers" if format == "transformers" else "vivit_zoo"
     count = sum(parameter.numel() for parameter in model.parameters())
-    fields = "\n".join(f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items() if value is not None)
+    fields = "\n".join(
+        f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items() if value is not None
+    )
     c, t, h, w = config.input_shape
     return f"""---
 library_name: {library}
@@ -82,8 +84,8 @@ tags:
 
 # {repo_id}
 
-A Video Vision Transformer (ViViT, [arXiv 2103.15691](https://arxiv.org/abs/2103.15691)), variant `{config.variant}`, with
-{count:,} parameters.
+A Video Vision Transformer (ViViT, [arXiv 2103.15691](https://arxiv.org/abs/2103.15691)), variant `{config.variant}`,
+with {count:,} parameters.
 
 ```python
 from vivit_zoo import ViViT

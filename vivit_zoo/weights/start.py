@@ -33,25 +33,27 @@ def init_from_image(
 ) -> LoadReport:
     """Give a model the weights of an image model, in place; what an image model cannot give stays as it is.
 
-    Paper section 3.4. `ViViTConfig.for_image` makes a configuration that fits the image model. The head stays the model's
-    own; so does the whole temporal encoder of the factorised encoder, unless the source is one too.
+    Paper section 3.4. `ViViTConfig.for_image` makes a configuration that fits the image model. The head stays the
+    model's own; so does the whole temporal encoder of the factorised encoder, unless the source is one too.
 
     Args:
         model: any variant.
-        source: a timm model, timm's name of one ("vit_base_patch16_224.augreg_in21k"), a "local-dir:" folder of timm's, an
-            original JAX checkpoint (msgpack, or .npz), a ViViT, or the folder of one.
-        tubelet: how the kernel reaches over several frames, see `resize.inflate_kernel`; "random" keeps the model's own.
-            The kernel of a video source is copied, or shared out over another length (`resize.resize_kernel`).
-        positions: "tile" repeats the image's positions on every frame, and needs the image's own grid; "resize" interpolates
-            them, linearly along height, width and (from a video) time; "resize_tile" interpolates each frame, then tiles.
-        temporal: Model 3's attention over time. "zero_out" zeroes its output projection alone: the model starts as the image
-            model on each frame, and all of it trains. "copy": the image's attention, as the original code's default.
-            "zero": all its weights are zero, as the paper says; the gradient of its queries, keys, values and kernels is
-            then zero for good, and only the last bias ever learns. "random" keeps the model's own. No other variant has
-            weights that this concerns; a source that is a Model 3 gives its own.
-        class_token: "copy" takes the source's token and its position. "keep" keeps the model's token and adds the position,
-            as the original code does in the factorised encoder, where the token's name differs. None: "keep" for original
-            image checkpoints in a factorised encoder, so that they start as in the original, "copy" everywhere else.
+        source: a timm model, timm's name of one ("vit_base_patch16_224.augreg_in21k"), a "local-dir:" folder of
+            timm's, an original JAX checkpoint (msgpack, or .npz), a ViViT, or the folder of one.
+        tubelet: how the kernel reaches over several frames, see `resize.inflate_kernel`; "random" keeps the model's
+            own. The kernel of a video source is copied, or shared out over another length (`resize.resize_kernel`).
+        positions: "tile" repeats the image's positions on every frame, and needs the image's own grid; "resize"
+            interpolates them, linearly along height, width and (from a video) time; "resize_tile" interpolates each
+            frame, then tiles.
+        temporal: Model 3's attention over time. "zero_out" zeroes its output projection alone: the model starts as the
+            image model on each frame, and all of it trains. "copy": the image's attention, as the original code's
+            default. "zero": all its weights are zero, as the paper says; the gradient of its queries, keys, values and
+            kernels is then zero for good, and only the last bias ever learns. "random" keeps the model's own. No other
+            variant has weights that this concerns; a source that is a Model 3 gives its own.
+        class_token: "copy" takes the source's token and its position. "keep" keeps the model's token and adds the
+            position, as the original code does in the factorised encoder, where the token's name differs. None: "keep"
+            for original image checkpoints in a factorised encoder, so that they start as in the original, "copy"
+            everywhere else.
 
     Returns:
         The report: print it.
@@ -160,12 +162,10 @@ class _Rules:
             if len(table) > 1:
                 table, how = table.mean(0, keepdim=True), [f"mean over {old_t} frames"]
             t = 1
-        if self.positions == "tile" and len(table) != t and (old_h, old_w) != (h, w) or (
-            self.positions == "tile" and table.shape[1] != h * w
-        ):
+        if self.positions == "tile" and (old_h, old_w) != (h, w):
             raise WeightsError(
-                f"{self.checkpoint.source} has positions for {old_h}x{old_w} places, the model {h}x{w}; positions='tile' needs "
-                "the same, use 'resize_tile' or 'resize'"
+                f"{self.checkpoint.source} has positions for {old_h}x{old_w} places, the model {h}x{w}; positions='tile' "
+                "needs the same, use 'resize_tile' or 'resize'"
             )
         if self.positions != "tile" and (old_h, old_w) != (h, w):
             table = resize_positions(table.unflatten(1, (old_h, old_w)), (len(table), h, w)).flatten(1, 2)
@@ -176,8 +176,8 @@ class _Rules:
                 how.append(f"linear over time to {t} places")
             elif t % len(table):
                 raise WeightsError(
-                    f"{self.checkpoint.source} has positions for {len(table)} places in time, which do not fill the model's "
-                    f"{t} a whole number of times; use positions='resize'"
+                    f"{self.checkpoint.source} has positions for {len(table)} places in time, which do not fill the "
+                    f"model's {t} a whole number of times; use positions='resize'"
                 )
             else:
                 how.append(f"repeated {t // len(table)} times over time")
@@ -205,7 +205,7 @@ class _Rules:
         norm, projection = "norm_time" in name, "attn_time.proj" in name
         if self.temporal == "copy" and not norm:
             return Value(self.tensors[spatial], (spatial,)) if spatial in self.tensors else "kept: no such bias"
-        if not norm and (self.temporal == "zero" or self.temporal == "zero_out" and projection):
+        if not norm and (self.temporal == "zero" or (self.temporal == "zero_out" and projection)):
             return Value(torch.zeros_like(self.state[name]), (), f"zero (temporal={self.temporal!r})")
         return "kept: an image model has no attention over time"
 
@@ -261,7 +261,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _check_alike(model: ViViT, checkpoint: Checkpoint) -> None:
-    """Refuse what shapes do not show: another number of heads, another kind of activation. Small differences are noted."""
+    """Refuse what shapes do not show, such as another number of heads; note small differences."""
     mine, theirs = model.config, checkpoint.config
     hint = "; ViViTConfig.for_image makes a configuration that fits"
     wrong = [
@@ -276,11 +276,15 @@ def _check_alike(model: ViViT, checkpoint: Checkpoint) -> None:
     if theirs.qkv_bias and not mine.qkv_bias:
         wrong.append("biases of queries, keys and values, the model none")
     has_token = any(name.endswith("cls_token.token") for name in model.state_dict())
-    registers = [sum(len(x[n]) for n in x if n.endswith("reg_tokens.tokens")) for x in (model.state_dict(), checkpoint.tensors)]
+    registers = [
+        sum(len(x[n]) for n in x if n.endswith("reg_tokens.tokens")) for x in (model.state_dict(), checkpoint.tensors)
+    ]
     if has_token and registers[0] != registers[1]:
         wrong.append(f"{registers[1]} register tokens, the model {registers[0]}")
     if wrong:
         raise WeightsError(f"{checkpoint.source} has {'; '.join(wrong)}{hint}")
     for name in ("act", "norm_eps"):
         if getattr(mine, name) != getattr(theirs, name):
-            checkpoint.notes.append(f"{name} is {getattr(theirs, name)} in the source, {getattr(mine, name)} in the model")
+            checkpoint.notes.append(
+                f"{name} is {getattr(theirs, name)} in the source, {getattr(mine, name)} in the model"
+            )

@@ -1,7 +1,7 @@
 """transformers' ViViT (model_type vivit): names, configuration, preprocessing file, both ways."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -37,9 +37,11 @@ TRANSFORMERS: Table = {
     "head.weight": ("classifier.weight", "o i -> o i"),
     "head.bias": ("classifier.bias", "o -> o"),
 }
-MODERN = {
+MODERN: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"^layers\.": "encoder.layer.",
-    r"attention\.([qkv])_proj": lambda found: "attention.attention." + {"q": "query", "k": "key", "v": "value"}[found[1]],
+    r"attention\.([qkv])_proj": lambda found: (
+        "attention.attention." + {"q": "query", "k": "key", "v": "value"}[found[1]]
+    ),
     r"attention\.o_proj": "attention.output.dense",
     r"mlp\.fc1": "intermediate.dense",
     r"mlp\.fc2": "output.dense",
@@ -100,7 +102,7 @@ def transformers_checkpoint(config: Mapping[str, Any], tensors: Mapping[str, Ten
     if depth != ours.depth:
         raise WeightsError(f"{source}: config.json says {ours.depth} layers, the weights have {depth}")
     numbered = [name.replace("{}", str(i)) for name in TRANSFORMERS for i in (range(depth) if "{}" in name else [0])]
-    skipped = () if ours.qkv_bias else ("attn.qkv.bias",)
+    skipped: tuple[str, ...] = () if ours.qkv_bias else ("attn.qkv.bias",)
     skipped += () if head is not None else ("head.weight", "head.bias")
     names = [name for name in numbered if not name.endswith(skipped)] if skipped else numbered
     found, origin = import_tensors(TRANSFORMERS, names, theirs, source)
@@ -187,7 +189,8 @@ def to_transformers(model: ViViT) -> tuple[dict[str, Any], dict[str, Tensor], di
         }.items()
         if getattr(config, name) not in allowed
     ]
-    if not isinstance(config.num_classes, int) or config.num_classes == 0:
+    labels = 0 if isinstance(config.num_classes, dict) else config.num_classes
+    if labels == 0:
         wrong.append(f"num_classes {config.num_classes}")
     if wrong:
         raise WeightsError(f"transformers has no ViViT with {', '.join(wrong)}; save in our own format")
@@ -208,8 +211,8 @@ def to_transformers(model: ViViT) -> tuple[dict[str, Any], dict[str, Tensor], di
         "attention_probs_dropout_prob": config.attn_drop,
         "layer_norm_eps": config.norm_eps,
         "qkv_bias": config.qkv_bias,
-        "id2label": {str(i): f"LABEL_{i}" for i in range(config.num_classes)},
-        "label2id": {f"LABEL_{i}": i for i in range(config.num_classes)},
+        "id2label": {str(i): f"LABEL_{i}" for i in range(labels)},
+        "label2id": {f"LABEL_{i}": i for i in range(labels)},
     }
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     tensors["encoder.pos_embed.table"] = as_original(tensors["encoder.pos_embed.table"])
