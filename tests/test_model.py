@@ -110,6 +110,7 @@ def test_other_bad_videos():
         ({"num_heads": 5}, "dim 24 is not divisible by num_heads 5"),
         ({"temporal_num_heads": 7}, "dim 24 is not divisible by temporal_num_heads 7"),
         ({"depth": 0}, "depth takes whole numbers from 1, got 0"),
+        ({"in_chans": None}, "in_chans takes whole numbers from 1, got None"),
         ({"dim": 24.0}, "dim takes whole numbers from 1, got 24.0"),
         ({"tubelet_size": (2, 4)}, r"tubelet_size takes 3 numbers, got \(2, 4\)"),
         ({"num_classes": {}}, "num_classes {} has no head"),

@@ -358,7 +358,7 @@ keys = st.sampled_from(
 trees = st.recursive(leaves | extensions, lambda inner: st.dictionaries(keys, inner, max_size=4), max_leaves=12)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
 @given(data=st.binary(max_size=60) | trees.map(lambda tree: msgpack.packb(tree, use_bin_type=True)))
 def test_fuzzed_msgpack_gives_our_error_only(tmp_path, data):
     file = tmp_path / "checkpoint"
@@ -367,7 +367,7 @@ def test_fuzzed_msgpack_gives_our_error_only(tmp_path, data):
         ViViT.from_pretrained(file, variant="joint", num_frames=6, image_size=16)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(at=st.integers(0, 40_000), byte=st.integers(0, 255))
 def test_flipped_bytes_of_a_real_msgpack_give_our_error_or_a_model(parity, tmp_path, at, byte):
     data = bytearray((parity / "forward" / "joint_token" / "checkpoint").read_bytes())
@@ -388,7 +388,7 @@ THEIRS = ["image_size", "num_frames", "tubelet_size", "num_channels", "hidden_si
           "model_type"]  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
 @given(data=st.data(), transformers=st.booleans())
 def test_fuzzed_configs_give_our_error_or_a_model(tmp_path, data, transformers):
     folder = tmp_path / str(transformers)
@@ -404,7 +404,7 @@ def test_fuzzed_configs_give_our_error_or_a_model(tmp_path, data, transformers):
         ViViT.from_pretrained(folder)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(at=st.integers(0, 2000), byte=st.integers(0, 255), protocol=st.sampled_from([2, 4]))
 def test_flipped_bytes_of_a_pickle_give_our_error_only(tmp_path, at, byte, protocol):
     data = bytearray(pickle.dumps({f"weight{i}": float(i) for i in range(99)}, protocol))

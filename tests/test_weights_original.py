@@ -16,7 +16,8 @@ from vivit_zoo.weights.original import ORIGINAL, ORIGINAL_FACTORISED, as_origina
 
 FORWARD = [
     "fdp_gap", "fe_avgpool_gap", "fe_avgpool_token", "fe_gap", "fe_token", "fe_uniform_sampling_token",
-    "fsa_space_time", "fsa_time_space", "joint_gap", "joint_token", "joint_token_prelogits", "joint_uniform_sampling_token",
+    "fsa_space_time", "fsa_time_space", "joint_gap", "joint_token", "joint_token_prelogits",
+    "joint_uniform_sampling_token",
 ]  # fmt: skip
 
 

@@ -19,8 +19,8 @@ from vivit_zoo.weights.original import read_facts, to_checkpoint
 
 INIT = [
     "fdp_central_tile", "fe_average", "fe_central", "fe_gap_from_token", "fsa_central_tile_default",
-    "joint_arp_tile_t4", "joint_central_tile", "joint_central_tile_t4", "joint_from_joint_same_shape_new_head", "joint_resize_tile",
-    "joint_token_from_gap", "joint_uniform_sampling_tile",
+    "joint_arp_tile_t4", "joint_central_tile", "joint_central_tile_t4", "joint_from_joint_same_shape_new_head",
+    "joint_resize_tile", "joint_token_from_gap", "joint_uniform_sampling_tile",
 ]  # fmt: skip
 TUBELETS = {
     "central_frame_initializer": "central_frame",

@@ -124,8 +124,8 @@ class ViViTConfig:
         for name in ("num_frames", "in_chans", "dim", "depth", "num_heads", "image_size", "tubelet_size"):
             _check_counts(name, getattr(self, name), least=1)
         for name in ("sampled_frames", "temporal_num_heads", "representation_size"):
-            _check_counts(name, getattr(self, name), least=1)
-        _check_counts("temporal_depth", self.temporal_depth, least=0)
+            _check_counts(name, getattr(self, name), least=1, optional=True)
+        _check_counts("temporal_depth", self.temporal_depth, least=0, optional=True)
         _check_counts("reg_tokens", self.reg_tokens, least=0)
         if isinstance(self.num_classes, Mapping):
             _check(bool(self.num_classes), "num_classes {} has no head; give at least one, or 0 for none")
@@ -215,10 +215,10 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _check_counts(name: str, value: Any, least: int) -> None:
+def _check_counts(name: str, value: Any, least: int, optional: bool = False) -> None:
     for count in value if isinstance(value, tuple) else (value,):
-        whole = isinstance(count, int) and not isinstance(count, bool)
-        _check(count is None or (whole and count >= least), f"{name} takes whole numbers from {least}, got {value!r}")
+        fits = isinstance(count, int) and not isinstance(count, bool) and count >= least
+        _check(fits or (optional and count is None), f"{name} takes whole numbers from {least}, got {value!r}")
 
 
 def _known_fields(fields: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vivit_zoo.model import ViViT, ViViTConfig
-from vivit_zoo.weights.names import highest_block
+from vivit_zoo.weights.names import count_blocks
 from vivit_zoo.weights.original import read_video
 from vivit_zoo.weights.report import Checkpoint, Value, WeightsError, check, fill
 from vivit_zoo.weights.resize import resize_kernel, resize_positions
@@ -65,8 +65,11 @@ def from_pretrained(
             "can change"
         )
     # On the meta device first: a broken configuration must not make a model of any size.
-    with torch.device("meta"):
-        skeleton = ViViT(config, encoder)
+    try:
+        with torch.device("meta"):
+            skeleton = ViViT(config, encoder)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(f"{checkpoint.source}: no model can be built from its configuration: {error}") from error
     values, new, left = adapt(checkpoint, config, list(skeleton.state_dict()))
     check(skeleton, checkpoint, values, new, left)
     model = ViViT(config, encoder).eval()
@@ -196,8 +199,12 @@ def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: 
         ours = ViViTConfig.from_json(json.dumps(fields))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise WeightsError(f"{source}: config.json cannot be used: {error}") from error
+    if max(ours.depth, ours.temporal_depth or 0) > len(tensors):
+        raise WeightsError(
+            f"{source}: config.json says {ours.depth} blocks, but there are {len(tensors)} tensors in all"
+        )
     stack = "encoder.spatial." if any(name.startswith("encoder.spatial.") for name in tensors) else "encoder."
-    depth, temporal = highest_block(tensors, f"{stack}blocks."), highest_block(tensors, "encoder.temporal.blocks.")
+    depth, temporal = count_blocks(tensors, f"{stack}blocks."), count_blocks(tensors, "encoder.temporal.blocks.")
     if (depth and depth != ours.depth) or (temporal and temporal != (ours.temporal_depth or temporal)):
         raise WeightsError(f"{source}: config.json says {ours.depth} blocks, the weights have {depth}")
     return Checkpoint(source, ours, tensors, {name: (name,) for name in tensors})
@@ -287,8 +294,8 @@ def _download(source: str, revision: str | None, token: str | bool | None) -> Pa
             return Path(huggingface_hub.hf_hub_download(source, name, revision=revision, token=token))
         except LocalEntryNotFoundError as error:
             raise WeightsError(
-                f"{source} is no file or folder here, and {name} of the hub's {source} is not in the cache and could not "
-                f"be fetched: the hub cannot be reached ({type(error.__cause__ or error).__name__})"
+                f"{source} is no file or folder here, and {name} of the hub's {source} is not in the cache and could "
+                f"not be fetched: the hub cannot be reached ({type(error.__cause__ or error).__name__})"
             ) from error
         except EntryNotFoundError:
             return None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vivit_zoo.weights.report import WeightsError
 
-__all__ = ["Table", "export_tensors", "highest_block", "import_tensors", "nest"]
+__all__ = ["Table", "count_blocks", "export_tensors", "import_tensors", "nest"]
 
 Table = Mapping[str, tuple[str, str]]
 
@@ -87,7 +87,6 @@ def export_tensors(table: Table, tensors: Mapping[str, Tensor], **sizes: int) ->
     return theirs
 
 
-def highest_block(tensors: Iterable[str], prefix: str) -> int:
-    """Number of blocks by the highest number after a prefix, such as `encoder.layer.`; 0 without any."""
-    numbers = [int(found[1]) for name in tensors if (found := re.match(rf"{re.escape(prefix)}(\d{{1,6}})\b", name))]
-    return max(numbers, default=-1) + 1
+def count_blocks(tensors: Iterable[str], prefix: str) -> int:
+    """Number of blocks after a prefix such as `encoder.layer.`; if their numbers have gaps, others will be missed."""
+    return len({found[1] for name in tensors if (found := re.match(rf"{re.escape(prefix)}(\d+)\b", name))})

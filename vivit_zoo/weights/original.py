@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vivit_zoo.model import ViViTConfig
 from vivit_zoo.weights.flax import flatten_tree, read_msgpack
-from vivit_zoo.weights.names import Table, highest_block, import_tensors, nest
+from vivit_zoo.weights.names import Table, count_blocks, import_tensors, nest
 from vivit_zoo.weights.report import Checkpoint, WeightsError
 
 __all__ = ["ORIGINAL", "ORIGINAL_FACTORISED", "read_image", "read_params", "read_video"]
@@ -164,13 +164,13 @@ def read_video(file: Path, **given: Any) -> Checkpoint:
     return to_checkpoint(params, left, config, str(file))
 
 
-def read_image(file: Path, h: int, w: int) -> Checkpoint:
+def read_image(file: Path, grid: tuple[int, int, int]) -> Checkpoint:
     """An image (or video) checkpoint as a model to start from: an image ViT is a joint ViViT of one frame.
 
     Args:
         file: as for `read_video`.
-        h, w: places of the model that will start from it, taken as the file's own where their number agrees; otherwise
-            the file's images were square.
+        grid: places (t, h, w) of the table that will start from it, taken as the file's own where their number agrees;
+            otherwise the file's images were square.
 
     Raises:
         WeightsError: on a broken file, or where the file does not tell how its places lie.
@@ -185,7 +185,10 @@ def read_image(file: Path, h: int, w: int) -> Checkpoint:
     variants = facts.pop("variant")
     prefix = "SpatialTransformer" if "factorised_encoder" in variants else "Transformer"
     places = _table(params, prefix, str(file)).shape[1] - any(name in params for name in ("cls", f"cls_{prefix}"))
-    if (kernel.ndim == 5 and prefix == "Transformer") or (places % (h * w) == 0 and places != h * w):
+    t, h, w = grid
+    if places == t * h * w:
+        frames = t
+    elif kernel.ndim == 5 and prefix == "Transformer":
         frames, rest = divmod(places, h * w)
         if rest or not frames:
             raise WeightsError(
@@ -240,7 +243,7 @@ def read_facts(params: Mapping[str, Tensor], source: str) -> dict[str, Any]:
         "tubelet_size": (t, h, w),
         "in_chans": c,
         "dim": dim,
-        "depth": highest_block(params, f"{stack}/encoderblock_"),
+        "depth": count_blocks(params, f"{stack}/encoderblock_"),
         "num_heads": params[query].shape[1],
         "mlp_ratio": params[mlp].shape[1] / dim,
         "global_pool": "token" if token else "avg",
@@ -249,7 +252,7 @@ def read_facts(params: Mapping[str, Tensor], source: str) -> dict[str, Any]:
         facts["representation_size"] = hidden.shape[-1]
     if factorised:
         facts["variant"] = ["factorised_encoder"]
-        facts["temporal_depth"] = highest_block(params, "TemporalTransformer/encoderblock_")
+        facts["temporal_depth"] = count_blocks(params, "TemporalTransformer/encoderblock_")
         if facts["temporal_depth"]:
             first = "TemporalTransformer/encoderblock_0"
             query, mlp = f"{first}/MultiHeadDotProductAttention_0/query/kernel", f"{first}/MlpBlock_0/Dense_0/kernel"
@@ -284,7 +287,7 @@ def _names_of(params: Mapping[str, Tensor], table: Table) -> list[str]:
     """Our names of what is there; a block is there as a whole or not."""
     names = []
     for ours, (theirs, _) in table.items():
-        for number in range(highest_block(params, theirs.split("{}")[0])) if "{}" in ours else [None]:
+        for number in range(count_blocks(params, theirs.split("{}")[0])) if "{}" in ours else [None]:
             first = re.sub(r"\[(.*?)\|.*?\]", r"\1", theirs)
             if number is not None:
                 names.append(ours.replace("{}", str(number)))

@@ -18,7 +18,10 @@ Tubelet = Literal["central_frame", "filter_inflation", "arp", "random"]
 
 
 def resize_positions(table: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Positions (*grid, d) -> (*sizes, d), linear along each axis; one place repeats, one out of many is their middle."""
+    """Positions (*grid, d) -> (*sizes, d), linear along each axis.
+
+    Along an axis of one place it is repeated; to an axis of one place goes the middle.
+    """
     dtype = table.dtype
     for axis, (old, new) in enumerate(zip(table.shape[:-1], sizes, strict=True)):
         if old != new:

@@ -164,8 +164,8 @@ class _Rules:
             t = 1
         if self.positions == "tile" and (old_h, old_w) != (h, w):
             raise WeightsError(
-                f"{self.checkpoint.source} has positions for {old_h}x{old_w} places, the model {h}x{w}; positions='tile' "
-                "needs the same, use 'resize_tile' or 'resize'"
+                f"{self.checkpoint.source} has positions for {old_h}x{old_w} places, the model {h}x{w}; "
+                "positions='tile' needs the same, use 'resize_tile' or 'resize'"
             )
         if self.positions != "tile" and (old_h, old_w) != (h, w):
             table = resize_positions(table.unflatten(1, (old_h, old_w)), (len(table), h, w)).flatten(1, 2)
@@ -237,12 +237,14 @@ def _read_source(model: ViViT, source: ViViT | nn.Module | str | PathLike[str]) 
         return Checkpoint.of_model(source, source.config, "the given ViViT"), False
     if isinstance(source, nn.Module):
         return image_checkpoint(source, type(source).__name__), False
+    t, h, w = model.config.grid
+    grid = (1 if f"{SPATIAL}norm.weight" in model.state_dict() else t, h, w)
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix == ".npz" or _is_zip(path):
             return image_checkpoint(read_npz(path), str(path)), False
         if path.suffix not in (".safetensors", ".bin", ".json"):
-            return read_image(path, *model.config.grid[1:]), True
+            return read_image(path, grid), True
         return read_checkpoint(path), False
     if path.is_dir():
         if (path / "config.json").exists():
@@ -250,7 +252,7 @@ def _read_source(model: ViViT, source: ViViT | nn.Module | str | PathLike[str]) 
                 return image_checkpoint(timm_model(f"local-dir:{path}"), str(path)), False
             return read_checkpoint(path), False
         if (path / "checkpoint").is_file():
-            return read_image(path / "checkpoint", *model.config.grid[1:]), True
+            return read_image(path / "checkpoint", grid), True
         raise WeightsError(f"{path} has neither config.json nor checkpoint")
     return image_checkpoint(timm_model(str(source)), str(source)), False
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from vivit_zoo.model import ViViT, ViViTConfig
-from vivit_zoo.weights.names import Table, export_tensors, highest_block, import_tensors
+from vivit_zoo.weights.names import Table, count_blocks, export_tensors, import_tensors
 from vivit_zoo.weights.original import as_original, fold_class_positions
 from vivit_zoo.weights.report import Checkpoint, WeightsError
 
@@ -98,7 +98,7 @@ def transformers_checkpoint(config: Mapping[str, Any], tensors: Mapping[str, Ten
     own_names = {old_name(name): name for name in tensors}
     head = theirs.get("classifier.weight")
     ours, notes = transformers_config(config, source, num_classes=0 if head is None else len(head))
-    depth = highest_block(theirs, "vivit.encoder.layer.")
+    depth = count_blocks(theirs, "vivit.encoder.layer.")
     if depth != ours.depth:
         raise WeightsError(f"{source}: config.json says {ours.depth} layers, the weights have {depth}")
     numbered = [name.replace("{}", str(i)) for name in TRANSFORMERS for i in (range(depth) if "{}" in name else [0])]
