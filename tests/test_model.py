@@ -47,6 +47,8 @@ def configs(draw):
         representation_size=draw(st.sampled_from([None, 7])),
         pos_embed=draw(st.sampled_from(["learned", "sincos_1d", "sincos_3d", "none"])),
         order=draw(st.sampled_from(["space_time", "time_space"])),
+        reg_tokens=draw(st.integers(0, 2)),
+        pre_norm=draw(st.booleans()),
         drop=draw(st.sampled_from([0.0, 0.1])),
         drop_path=draw(st.sampled_from([0.0, 0.1])),
     )
@@ -108,6 +110,7 @@ def test_other_bad_videos():
         ({"num_heads": 5}, "dim 24 is not divisible by num_heads 5"),
         ({"temporal_num_heads": 7}, "dim 24 is not divisible by temporal_num_heads 7"),
         ({"depth": 0}, "depth takes whole numbers from 1, got 0"),
+        ({"in_chans": None}, "in_chans takes whole numbers from 1, got None"),
         ({"dim": 24.0}, "dim takes whole numbers from 1, got 24.0"),
         ({"tubelet_size": (2, 4)}, r"tubelet_size takes 3 numbers, got \(2, 4\)"),
         ({"num_classes": {}}, "num_classes {} has no head"),
@@ -340,7 +343,8 @@ def test_own_encoder_gets_the_fields_it_names():
     ViViT(tiny_config(temporal_depth=None, order="time_space", drop=0.1, global_pool="avg"), encoder)
     assert (seen["t"], seen["n"], seen["dim"], seen["temporal_depth"], seen["order"]) == (3, 6, 24, 7, "time_space")
     assert seen["options"].keys() == {
-        "global_pool", "pos_embed", "mlp_ratio", "qkv_bias", "act", "norm_eps", "drop", "attn_drop", "drop_path"
+        "global_pool", "pos_embed", "mlp_ratio", "qkv_bias", "act", "norm_eps", "pre_norm", "drop", "attn_drop",
+        "drop_path",
     }  # fmt: skip
 
 

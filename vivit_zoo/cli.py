@@ -1,4 +1,4 @@
-"""The command line: `vivit-zoo summary B/16x2`."""
+"""The command line: `vivit-zoo summary B/16x2`, `vivit-zoo convert SOURCE DIR`."""
 
 import argparse
 import sys
@@ -29,6 +29,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary.add_argument("--temporal-depth", type=int, help="blocks of the factorised encoder's temporal half (4)")
     summary.add_argument("--classes", type=int, help="number of classes (400)")
     summary.set_defaults(run=_summary)
+    convert = commands.add_parser("convert", help="a checkpoint from one format into another, with a report")
+    convert.add_argument("source", help="hub id, folder or file: transformers', the original JAX code's, or our own")
+    convert.add_argument("folder", help="to write to")
+    convert.add_argument("--format", choices=("vivit_zoo", "transformers"), default="vivit_zoo")
+    convert.add_argument("--revision", help="of the hub's repository")
+    convert.add_argument("--variant", choices=ENCODERS, help="where an original checkpoint does not tell")
+    convert.add_argument("--frames", type=int, help="frames of a clip: as trained (original), or to resize to")
+    convert.add_argument(
+        "--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width, likewise"
+    )
+    convert.add_argument(
+        "--order", choices=("space_time", "time_space"), help="of an original factorised self-attention"
+    )
+    convert.add_argument("--sampled-frames", type=int, help="of an original with uniform frame sampling")
+    convert.set_defaults(run=_convert)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -38,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _summary(options: argparse.Namespace) -> int:
-    size = options.image_size
-    given = {"num_frames": options.frames, "image_size": size and (size * 2)[:2], "num_classes": options.classes}
-    changes = {field: value for field, value in given.items() if value is not None}
+    changes = _given(num_frames=options.frames, image_size=_pair(options.image_size), num_classes=options.classes)
     printed = [(fields, gflops) for name, fields, gflops, _ in MODELS if name == options.name]
 
     rows: list[dict[str, Any]] = [{"variant": variant} for variant in ENCODERS]
@@ -67,3 +80,26 @@ def _summary(options: argparse.Namespace) -> int:
         "counted; printed: in the paper, where it prints this model."
     )
     return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    changes = _given(
+        variant=options.variant,
+        num_frames=options.frames,
+        image_size=_pair(options.image_size),
+        order=options.order,
+        sampled_frames=options.sampled_frames,
+    )
+    model = ViViT.from_pretrained(options.source, revision=options.revision, **changes)
+    model.save_pretrained(options.folder, format=options.format)
+    print(model.load_report)
+    print(f"written to {options.folder} in the format of {options.format}")
+    return 0
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _pair(size: list[int] | None) -> tuple[int, ...] | None:
+    return None if size is None else tuple(size * 2 if len(size) == 1 else size)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vivit_zoo.attention import attend_split_heads
 from vivit_zoo.blocks import Block, FactorisedBlock, Order
-from vivit_zoo.tokens import ClassToken, PosEmbed
+from vivit_zoo.tokens import ClassToken, PosEmbed, RegisterTokens
 
 __all__ = [
     "ENCODERS",
@@ -39,6 +39,7 @@ class EncoderOptions(TypedDict, total=False):
     qkv_bias: bool
     act: Callable[[Tensor], Tensor]
     norm_eps: float
+    pre_norm: bool
     drop: float
     attn_drop: float
     drop_path: float
@@ -55,6 +56,8 @@ class Encoder(nn.Module):
         block: makes a block from (dim, num_heads, **block_options).
         global_pool: "token" (a class token's output), "avg" or "max" over the grid.
         pos_embed: makes the position embedding from (*grid, dim=dim).
+        reg_tokens: number of register tokens (arXiv 2309.16588), which attend as all tokens do and are never pooled.
+        pre_norm: whether a LayerNorm stands before the first block, as in CLIP.
         drop: dropout rate after the positions and in the blocks, in [0, 1).
         drop_path: stochastic depth of the last block; the rate grows linearly from 0 at the first (paper, Equation 10).
         **block_options: the other options of the block.
@@ -74,7 +77,9 @@ class Encoder(nn.Module):
         block: Callable[..., nn.Module] = Block,
         global_pool: str = "token",
         pos_embed: Callable[..., nn.Module] = PosEmbed,
+        reg_tokens: int = 0,
         norm_eps: float = 1e-6,
+        pre_norm: bool = False,
         drop: float = 0.0,
         drop_path: float = 0.0,
         **block_options: Any,
@@ -89,7 +94,10 @@ class Encoder(nn.Module):
         self.grad_checkpointing = False
         self.pos_embed = pos_embed(*grid, dim=dim)
         self.pos_drop = nn.Dropout(drop)
+        self.num_registers = reg_tokens
+        self.reg_tokens = RegisterTokens(reg_tokens, dim) if reg_tokens else nn.Identity()
         self.cls_token = ClassToken(dim) if global_pool == "token" else nn.Identity()
+        self.norm_pre = nn.LayerNorm(dim, eps=norm_eps) if pre_norm else nn.Identity()
         ramp = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(
             block(dim, num_heads, norm_eps=norm_eps, drop=drop, drop_path=rate, **block_options) for rate in ramp
@@ -97,13 +105,17 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=norm_eps)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The tokens after the last norm, not pooled: (..., n, d) -> (..., n, d), one longer with a class token."""
-        return self.run_blocks(self.cls_token(self.add_positions(x)))
+        """The tokens after the last norm, not pooled: (..., n, d) -> (..., n, d).
+
+        A class token comes before them, and registers between the two.
+        """
+        return self.run_blocks(self.cls_token(self.reg_tokens(self.add_positions(x))))
 
     def add_positions(self, x: Tensor) -> Tensor:
         return self.pos_drop(self.pos_embed(x))
 
     def run_blocks(self, x: Tensor) -> Tensor:
+        x = self.norm_pre(x)
         for block in self.blocks:
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)
@@ -115,6 +127,7 @@ class Encoder(nn.Module):
         """(..., n, d) -> (..., d)."""
         if self.global_pool == "token":
             return x[..., 0, :]
+        x = x[..., self.num_registers :, :]
         return x.mean(dim=-2) if self.global_pool == "avg" else x.amax(dim=-2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,13 +137,23 @@ class Encoder(nn.Module):
 class Joint(Encoder):
     """Model 1, spatio-temporal attention: all tokens of the video are one sequence. (b, t, n, d) -> (b, d)."""
 
-    def __init__(self, t: int, n: int, dim: int, depth: int, num_heads: int, **options: Unpack[EncoderOptions]) -> None:
-        super().__init__(t, n, dim=dim, depth=depth, num_heads=num_heads, **options)
+    def __init__(
+        self,
+        t: int,
+        n: int,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        *,
+        reg_tokens: int = 0,
+        **options: Unpack[EncoderOptions],
+    ) -> None:
+        super().__init__(t, n, dim=dim, depth=depth, num_heads=num_heads, reg_tokens=reg_tokens, **options)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(b, t, n, d) -> (b, t·n, d), one longer with a class token."""
+        """(b, t, n, d) -> (b, t·n, d), after the class token and the registers where there are any."""
         x = rearrange(self.add_positions(x), "b t n d -> b (t n) d")
-        return self.run_blocks(self.cls_token(x))
+        return self.run_blocks(self.cls_token(self.reg_tokens(x)))
 
 
 class FactorisedEncoder(nn.Module):
@@ -141,6 +164,7 @@ class FactorisedEncoder(nn.Module):
             alike and have a drop-path ramp of their own.
         temporal_depth: blocks of the temporal encoder. 0 is the paper's baseline: the frames' mean, no parameters.
         temporal_num_heads, temporal_mlp_ratio: the temporal encoder's own; None takes the spatial encoder's.
+        reg_tokens: number of registers of each frame; like `pre_norm`, of the spatial encoder alone.
     """
 
     def __init__(
@@ -154,10 +178,12 @@ class FactorisedEncoder(nn.Module):
         temporal_depth: int = 4,
         temporal_num_heads: int | None = None,
         temporal_mlp_ratio: float | None = None,
+        reg_tokens: int = 0,
         **options: Unpack[EncoderOptions],
     ) -> None:
         super().__init__()
-        self.spatial = Encoder(n, dim=dim, depth=depth, num_heads=num_heads, **options)
+        self.spatial = Encoder(n, dim=dim, depth=depth, num_heads=num_heads, reg_tokens=reg_tokens, **options)
+        options["pre_norm"] = False
         options["pos_embed"] = partial(options.get("pos_embed", PosEmbed), frame=None)  # time is no plane
         if temporal_mlp_ratio is not None:
             options["mlp_ratio"] = temporal_mlp_ratio

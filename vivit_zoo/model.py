@@ -7,13 +7,17 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Self, get_args
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from torch import Tensor, nn
 
 from vivit_zoo.blocks import ACTS, Order
 from vivit_zoo.encoders import ENCODERS, Encoder, EncoderOptions
 from vivit_zoo.tokens import PosEmbed, SampleFrames, TubeletEmbed, sincos_1d, sincos_3d, uniform_frame_indices
+
+if TYPE_CHECKING:
+    from vivit_zoo.weights.report import LoadReport
 
 __all__ = ["SIZES", "ViViT", "ViViTConfig", "create_model"]
 
@@ -23,6 +27,8 @@ POS_EMBEDS: dict[str, Callable[..., nn.Module]] = {
     "sincos_3d": partial(PosEmbed, fixed=sincos_3d),
     "none": nn.Identity,
 }
+
+UNDECAYED = ("pos_embed.table", "cls_token.token", "reg_tokens.tokens")
 
 SIZES: dict[str, dict[str, int]] = {
     # Ti and S: Touvron et al., DeiT, arXiv 2012.12877, Table 1. B, L and H: ViT, arXiv 2010.11929, Table 1.
@@ -57,6 +63,9 @@ class ViViTConfig:
         global_pool: "token", "avg" or "max"; None for the variant's own default, "token" where it has a class token and
             "avg" in the two that have none.
         representation_size: width of a tanh layer before the head (the original's `pre_logits`); None for none.
+        reg_tokens: register tokens beside the class token, of a frame in the factorised encoder and of the clip in the
+            joint one (DINOv2's image models have them); the other two have no place for them.
+        pre_norm: whether a LayerNorm stands before the first block (CLIP's image models have it).
         pos_embed: "learned", "sincos_1d", "sincos_3d" or "none".
         order: of the factorised self-attention's block, "space_time" (the paper's) or "time_space".
         drop, attn_drop: dropout rates in [0, 1).
@@ -87,6 +96,8 @@ class ViViTConfig:
     norm_eps: float = 1e-6
     global_pool: str | None = None
     representation_size: int | None = None
+    reg_tokens: int = 0
+    pre_norm: bool = False
     pos_embed: str = "learned"
     order: Order = "space_time"
     drop: float = 0.0
@@ -113,8 +124,9 @@ class ViViTConfig:
         for name in ("num_frames", "in_chans", "dim", "depth", "num_heads", "image_size", "tubelet_size"):
             _check_counts(name, getattr(self, name), least=1)
         for name in ("sampled_frames", "temporal_num_heads", "representation_size"):
-            _check_counts(name, getattr(self, name), least=1)
-        _check_counts("temporal_depth", self.temporal_depth, least=0)
+            _check_counts(name, getattr(self, name), least=1, optional=True)
+        _check_counts("temporal_depth", self.temporal_depth, least=0, optional=True)
+        _check_counts("reg_tokens", self.reg_tokens, least=0)
         if isinstance(self.num_classes, Mapping):
             _check(bool(self.num_classes), "num_classes {} has no head; give at least one, or 0 for none")
             for name, count in self.num_classes.items():
@@ -170,6 +182,25 @@ class ViViTConfig:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **_known_fields(changes))
 
+    @classmethod
+    def for_image(cls, image_model: nn.Module | str, *, num_frames: int = 32, **changes: Any) -> "ViViTConfig":
+        """The configuration of a video model that a timm image model fits: width, depth, activation, norms, patches.
+
+        Tubelets are of 2 frames, of 1 where `num_frames` is odd; the pooling is the image model's where the variant
+        has it.
+
+        Args:
+            image_model: a timm model, or timm's name of a pretrained one.
+            num_frames: frames of a clip.
+            **changes: any other field, such as `variant`, `num_classes`, `tubelet_size`.
+
+        Raises:
+            vivit_zoo.weights.WeightsError: if it is no plain ViT, with the reasons.
+        """
+        from vivit_zoo.weights import config_for_image
+
+        return config_for_image(image_model, num_frames=num_frames, **changes)
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
@@ -184,10 +215,10 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _check_counts(name: str, value: Any, least: int) -> None:
+def _check_counts(name: str, value: Any, least: int, optional: bool = False) -> None:
     for count in value if isinstance(value, tuple) else (value,):
-        whole = isinstance(count, int) and not isinstance(count, bool)
-        _check(count is None or (whole and count >= least), f"{name} takes whole numbers from {least}, got {value!r}")
+        fits = isinstance(count, int) and not isinstance(count, bool) and count >= least
+        _check(fits or (optional and count is None), f"{name} takes whole numbers from {least}, got {value!r}")
 
 
 def _known_fields(fields: dict[str, Any]) -> dict[str, Any]:
@@ -215,6 +246,8 @@ class ViViT(nn.Module):
     Raises:
         ValueError, TypeError: in forward, on a video that does not fit the configuration.
     """
+
+    load_report: "LoadReport | None" = None
 
     def __init__(self, config: ViViTConfig, encoder: Callable[..., nn.Module] | None = None) -> None:
         super().__init__()
@@ -280,13 +313,71 @@ class ViViT(nn.Module):
         nn.init.zeros_(head.bias)
         return head
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        **changes: Any,
+    ) -> "ViViT":
+        """A trained model, in evaluation mode and float32; what went where is in its `load_report`.
+
+        Args:
+            source: a hub id, a folder or a file of one of these formats, recognised by content: transformers' ViViT
+                (config.json with model_type vivit, safetensors or .bin), what `save_pretrained` writes, or an original
+                JAX checkpoint.
+            revision, token: for the hub.
+            **changes: fields of `ViViTConfig`. Another `num_frames`, `image_size`, `sampled_frames` or tubelet length
+                resizes positions and kernel (`vivit_zoo.weights.resize`); another `num_classes` makes a new head;
+                `drop`, `attn_drop`, `drop_path` as they are. `encoder` as for `ViViT`. For an original checkpoint
+                `num_frames` and `image_size` must be given, as it was trained, and `variant`, `order`,
+                `sampled_frames` and `global_pool` where it does not tell.
+
+        Raises:
+            vivit_zoo.weights.WeightsError: if the source cannot be found, read or used.
+        """
+        from vivit_zoo.weights import from_pretrained
+
+        return from_pretrained(source, revision=revision, token=token, **changes)
+
+    def save_pretrained(self, folder: str | PathLike[str], format: str = "vivit_zoo") -> None:
+        """Write config.json and model.safetensors, for `from_pretrained`.
+
+        Args:
+            folder: made if missing.
+            format: "vivit_zoo", or "transformers" for `VivitForVideoClassification`, with a preprocessor_config.json
+                that gives pixels in [-1, 1]; the joint model with a class token has one.
+
+        Raises:
+            vivit_zoo.weights.WeightsError: if transformers has no such model.
+        """
+        from vivit_zoo.weights import save_pretrained
+
+        save_pretrained(self, folder, format)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes and a model card; returns the address of the commit.
+
+        Args:
+            repo_id: such as "owner/name"; made if missing.
+            **options: `format`, `private`, `token`, `revision`, `commit_message`.
+
+        Raises:
+            vivit_zoo.weights.WeightsError: if the hub refuses or cannot be reached.
+        """
+        from vivit_zoo.weights import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
+
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that timm's optimiser factory leaves without decay: positions and class tokens."""
-        return {name for name, _ in self.named_parameters() if name.endswith(("pos_embed.table", "cls_token.token"))}
+        """Names of the parameters that timm's optimiser factory leaves without decay: positions and extra tokens."""
+        return {name for name, _ in self.named_parameters() if name.endswith(UNDECAYED)}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's regular expressions from parameter names to layers, for layer-wise learning-rate decay."""
-        stem = r"^tubelet_embed|^encoder\.(?:spatial\.)?(?:pos_embed|cls_token)"
+        stem = r"^tubelet_embed|^encoder\.(?:spatial\.)?(?:pos_embed|cls_token|reg_tokens|norm_pre)"
         if coarse:
             return {"stem": stem, "blocks": r"^encoder\.(?:\w+\.)?blocks"}
         return {

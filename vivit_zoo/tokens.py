@@ -13,6 +13,7 @@ from torch import Tensor, nn
 __all__ = [
     "ClassToken",
     "PosEmbed",
+    "RegisterTokens",
     "SampleFrames",
     "TubeletEmbed",
     "sincos_1d",
@@ -158,12 +159,32 @@ class PosEmbed(nn.Module):
 class ClassToken(nn.Module):
     """Prepend one learned token to each sequence: (..., n, d) -> (..., 1 + n, d). It starts at zero.
 
-    It carries no position: where a checkpoint adds one to its class token, the sum is the same parameter.
+    It carries no position: where a checkpoint adds one to its class token, the sum is the same parameter. Of such a sum
+    `rest` keeps what float32 rounds away, so that the model in float64 is the checkpoint exactly; nothing saves it.
     """
+
+    rest: Tensor | None
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.token = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("rest", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.token.to(x.dtype).expand(*x.shape[:-2], 1, -1), x], dim=-2)
+        token = self.token if self.rest is None else self.token + self.rest
+        return torch.cat([token.to(x.dtype).expand(*x.shape[:-2], 1, -1), x], dim=-2)
+
+
+class RegisterTokens(nn.Module):
+    """Prepend learned tokens without a place or a purpose of their own: (..., n, d) -> (..., count + n, d).
+
+    "Vision transformers need registers", arXiv 2309.16588: attention parks there what it would else write into patches.
+    """
+
+    def __init__(self, count: int, dim: int) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.empty(count, dim))
+        nn.init.normal_(self.tokens, std=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.tokens.to(x.dtype).expand(*x.shape[:-2], -1, -1), x], dim=-2)

@@ -1,0 +1,100 @@
+"""Weights out: `save_pretrained` and `push_to_hub`."""
+
+import dataclasses
+import json
+import tempfile
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+import vivit_zoo
+from vivit_zoo.model import ViViT
+from vivit_zoo.weights.load import MODEL_TYPE
+from vivit_zoo.weights.report import WeightsError
+from vivit_zoo.weights.transformers import to_transformers
+
+__all__ = ["model_card", "push_to_hub", "save_pretrained"]
+
+FORMATS = ("vivit_zoo", "transformers")
+
+
+def save_pretrained(model: ViViT, folder: str | PathLike[str], format: str = "vivit_zoo") -> None:
+    """See `ViViT.save_pretrained`."""
+    if format not in FORMATS:
+        raise ValueError(f"format {format!r} is unknown; choose from {', '.join(FORMATS)}")
+    extra: dict[str, Any] = {}
+    if format == "transformers":
+        config, tensors, extra["preprocessor_config.json"] = to_transformers(model)
+    else:
+        config = {"model_type": MODEL_TYPE, "vivit_zoo_version": vivit_zoo.__version__}
+        config |= dataclasses.asdict(model.config)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in {"config.json": config, **extra}.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def push_to_hub(
+    model: ViViT,
+    repo_id: str,
+    *,
+    format: str = "vivit_zoo",
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload a ViViT",
+) -> str:
+    """See `ViViT.push_to_hub`."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            save_pretrained(model, folder, format)
+            (Path(folder) / "README.md").write_text(model_card(model, repo_id, format))
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+    except OSError as error:
+        raise WeightsError(f"{repo_id} was not written: {error}") from error
+    return str(commit.commit_url)
+
+
+def model_card(model: ViViT, repo_id: str, format: str = "vivit_zoo") -> str:
+    """README.md for the hub: what the model is, how to load it, what it expects."""
+    config = model.config
+    library = "transformers" if format == "transformers" else "vivit_zoo"
+    count = sum(parameter.numel() for parameter in model.parameters())
+    fields = "\n".join(
+        f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items() if value is not None
+    )
+    c, t, h, w = config.input_shape
+    return f"""---
+library_name: {library}
+pipeline_tag: video-classification
+tags:
+- vivit
+- video-classification
+---
+
+# {repo_id}
+
+A Video Vision Transformer (ViViT, [arXiv 2103.15691](https://arxiv.org/abs/2103.15691)), variant `{config.variant}`,
+with {count:,} parameters.
+
+```python
+from vivit_zoo import ViViT
+
+model = ViViT.from_pretrained("{repo_id}")
+logits = model(video)  # video: (batch, {c}, {t}, {h}, {w}), floating-point pixels in the range of its training
+```
+
+| field | value |
+|---|---|
+{fields}
+"""

@@ -1,0 +1,292 @@
+"""`init_from_image`: start a video model from an image model (paper, section 3.4), or from another ViViT."""
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from vivit_zoo.model import ViViT
+from vivit_zoo.weights.image import image_checkpoint, read_npz, timm_model
+from vivit_zoo.weights.load import read_checkpoint, read_json
+from vivit_zoo.weights.original import read_image
+from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, fill
+from vivit_zoo.weights.resize import Tubelet, inflate_kernel, resize_kernel, resize_positions
+
+__all__ = ["init_from_image"]
+
+Positions = Literal["tile", "resize", "resize_tile"]
+Temporal = Literal["zero_out", "copy", "zero", "random"]
+ClassTokenRule = Literal["copy", "keep"]
+SPATIAL, TEMPORAL = "encoder.spatial.", "encoder.temporal."
+
+
+def init_from_image(
+    model: ViViT,
+    source: ViViT | nn.Module | str | PathLike[str],
+    tubelet: Tubelet = "central_frame",
+    positions: Positions = "tile",
+    temporal: Temporal = "zero_out",
+    class_token: ClassTokenRule | None = None,
+) -> LoadReport:
+    """Give a model the weights of an image model, in place; what an image model cannot give stays as it is.
+
+    Paper section 3.4. `ViViTConfig.for_image` makes a configuration that fits the image model. The head stays the
+    model's own; so does the whole temporal encoder of the factorised encoder, unless the source is one too.
+
+    Args:
+        model: any variant.
+        source: a timm model, timm's name of one ("vit_base_patch16_224.augreg_in21k"), a "local-dir:" folder of
+            timm's, an original JAX checkpoint (msgpack, or .npz), a ViViT, or the folder of one.
+        tubelet: how the kernel reaches over several frames, see `resize.inflate_kernel`; "random" keeps the model's
+            own. The kernel of a video source is copied, or shared out over another length (`resize.resize_kernel`).
+        positions: "tile" repeats the image's positions on every frame, and needs the image's own grid; "resize"
+            interpolates them, linearly along height, width and (from a video) time; "resize_tile" interpolates each
+            frame, then tiles.
+        temporal: Model 3's attention over time. "zero_out" zeroes its output projection alone: the model starts as the
+            image model on each frame, and all of it trains. "copy": the image's attention, as the original code's
+            default. "zero": all its weights are zero, as the paper says; the gradient of its queries, keys, values and
+            kernels is then zero for good, and only the last bias ever learns. "random" keeps the model's own. No other
+            variant has weights that this concerns; a source that is a Model 3 gives its own.
+        class_token: "copy" takes the source's token and its position. "keep" keeps the model's token and adds the
+            position, as the original code does in the factorised encoder, where the token's name differs. None: "keep"
+            for original image checkpoints in a factorised encoder, so that they start as in the original, "copy"
+            everywhere else.
+
+    Returns:
+        The report: print it.
+
+    Raises:
+        WeightsError: if the source cannot be read, is no plain ViT, or does not fit; nothing has been changed then.
+        ValueError: on an unknown rule.
+    """
+    rules = (("tubelet", tubelet, Tubelet), ("positions", positions, Positions), ("temporal", temporal, Temporal))
+    for name, given, known in rules:
+        if given not in get_args(known):
+            raise ValueError(f"{name} {given!r} is unknown; choose from {', '.join(get_args(known))}")
+    if class_token not in (None, *get_args(ClassTokenRule)):
+        raise ValueError(f"class_token {class_token!r} is unknown; choose from {', '.join(get_args(ClassTokenRule))}")
+    checkpoint, original = _read_source(model, source)
+    _check_alike(model, checkpoint)
+    state = model.state_dict()
+    if class_token is None:
+        image = not any(name.startswith(SPATIAL) for name in checkpoint.tensors)
+        class_token = "keep" if original and image and f"{SPATIAL}norm.weight" in state else "copy"
+    values: dict[str, Value] = {}
+    new: dict[str, str] = {}
+    rule = _Rules(model, checkpoint, state, tubelet, positions, temporal, class_token)
+    for name in state:
+        value = rule.value(name)
+        if isinstance(value, str):
+            new[name] = value
+        elif value is not None:
+            values[name] = value
+    return fill(model, checkpoint, values, new, rule.left())
+
+
+class _Rules:
+    """What each tensor of the model becomes."""
+
+    def __init__(
+        self,
+        model: ViViT,
+        checkpoint: Checkpoint,
+        state: dict[str, Tensor],
+        tubelet: Tubelet,
+        positions: Positions,
+        temporal: Temporal,
+        class_token: ClassTokenRule,
+    ) -> None:
+        self.config, self.checkpoint, self.state = model.config, checkpoint, state
+        self.tubelet, self.positions, self.temporal, self.class_token = tubelet, positions, temporal, class_token
+        self.tensors = checkpoint.tensors
+        self.main = SPATIAL if f"{SPATIAL}norm.weight" in state else "encoder."
+        self.source_main = SPATIAL if f"{SPATIAL}norm.weight" in self.tensors else "encoder."
+        mine, theirs = ({n for n in x if n.startswith(TEMPORAL)} for x in (state, self.tensors))
+        self.same_temporal = mine == theirs and all(
+            state[name].shape == self.tensors[name].shape for name in mine if not name.endswith("pos_embed.table")
+        )
+
+    def value(self, name: str) -> Value | str | None:
+        """Its value, or how it is new, or None where the source lacks what it should have."""
+        if name.startswith("head."):
+            return "kept: the head is the model's own"
+        if name.startswith("pre_logits."):
+            same = name in self.tensors and self.tensors[name].shape == self.state[name].shape
+            return Value(self.tensors[name], (name,)) if same else "kept: the source has no such layer"
+        if name == "tubelet_embed.proj.weight":
+            return self._kernel(name)
+        if name.startswith(TEMPORAL):
+            if not self.same_temporal:
+                return "kept: the source has no such temporal encoder"
+            if name.endswith("pos_embed.table"):
+                return self._temporal_positions(name)
+            return Value(self.tensors[name], (name,))
+        source = self.source_main + name.removeprefix(self.main) if name.startswith(self.main) else name
+        special: dict[str, Callable[[str, str], Value | str | None]] = {
+            "pos_embed.table": self._spatial_positions,
+            "cls_token.token": self._token,
+        }
+        for ending, rule in special.items():
+            if name == self.main + ending:
+                return rule(name, source)
+        if "_time." in name and source not in self.tensors:
+            return self._time(name, source)
+        if name.endswith("attn.qkv.bias") and source not in self.tensors:
+            return Value(torch.zeros_like(self.state[name]), (), "zero: the source has no bias here")
+        return Value(self.tensors[source], (source,)) if source in self.tensors else None
+
+    def _kernel(self, name: str) -> Value | str:
+        old, new = self.checkpoint.config.tubelet_size, self.config.tubelet_size
+        if self.tubelet == "random":
+            return "kept, as asked for"
+        kernel = self.tensors[name]
+        if old == new:
+            return Value(kernel, (name,))
+        if old[0] == 1:
+            image = kernel.unflatten(1, (-1, *old[1:]))
+            return Value(inflate_kernel(image, new[0], self.tubelet).flatten(1), (name,), f"{self.tubelet} of {new[0]}")
+        return Value(resize_kernel(kernel, old, new[0]), (name,), f"shared out from {old[0]} frames to {new[0]}")
+
+    def _spatial_positions(self, name: str, source: str) -> Value | str:
+        if source not in self.tensors:
+            return "kept: the source has no positions"
+        old_t, old_h, old_w = self.checkpoint.config.grid
+        t, h, w = self.config.grid
+        table = self.tensors[source]
+        table = table if table.ndim == 3 else table[None]
+        how = []
+        if self.main == SPATIAL:
+            if len(table) > 1:
+                table, how = table.mean(0, keepdim=True), [f"mean over {old_t} frames"]
+            t = 1
+        if self.positions == "tile" and (old_h, old_w) != (h, w):
+            raise WeightsError(
+                f"{self.checkpoint.source} has positions for {old_h}x{old_w} places, the model {h}x{w}; "
+                "positions='tile' needs the same, use 'resize_tile' or 'resize'"
+            )
+        if self.positions != "tile" and (old_h, old_w) != (h, w):
+            table = resize_positions(table.unflatten(1, (old_h, old_w)), (len(table), h, w)).flatten(1, 2)
+            how.append(f"linear from {old_h}x{old_w} to {h}x{w} places")
+        if len(table) != t:
+            if self.positions == "resize":
+                table = resize_positions(table, (t, h * w))
+                how.append(f"linear over time to {t} places")
+            elif t % len(table):
+                raise WeightsError(
+                    f"{self.checkpoint.source} has positions for {len(table)} places in time, which do not fill the "
+                    f"model's {t} a whole number of times; use positions='resize'"
+                )
+            else:
+                how.append(f"repeated {t // len(table)} times over time")
+                table = table.repeat(t // len(table), 1, 1)
+        return Value(table[0] if self.main == SPATIAL else table, (source,), ", ".join(how))
+
+    def _temporal_positions(self, name: str) -> Value:
+        old, new = len(self.tensors[name]), len(self.state[name])
+        how = "" if old == new else f"linear from {old} to {new} places"
+        return Value(resize_positions(self.tensors[name], (new,)), (name,), how)
+
+    def _token(self, name: str, source: str) -> Value | str:
+        position = self.checkpoint.class_position
+        if source not in self.tensors:
+            return "kept: the source has no class token"
+        if self.class_token == "copy":
+            return Value(self.tensors[source], (source,))
+        own = self.state[name].double().cpu()
+        if position is None:
+            return "kept, as asked for"
+        return Value(own + position, (), "the model's own token + the position of the source's (class_token='keep')")
+
+    def _time(self, name: str, source: str) -> Value | str:
+        spatial = source.replace("norm_time", "norm1").replace("attn_time", "attn")
+        norm, projection = "norm_time" in name, "attn_time.proj" in name
+        if self.temporal == "copy" and not norm:
+            return Value(self.tensors[spatial], (spatial,)) if spatial in self.tensors else "kept: no such bias"
+        if not norm and (self.temporal == "zero" or (self.temporal == "zero_out" and projection)):
+            return Value(torch.zeros_like(self.state[name]), (), f"zero (temporal={self.temporal!r})")
+        return "kept: an image model has no attention over time"
+
+    def left(self) -> dict[str, str]:
+        """Why tensors of the source may stay unused; those that are missing here may not."""
+        left = {}
+        for name in self.tensors:
+            if name.startswith(("head.", "pre_logits.")):
+                left[name] = "the head of the source"
+            elif name == "tubelet_embed.proj.weight" and self.tubelet == "random":
+                left[name] = "tubelet='random'"
+            elif name.startswith(TEMPORAL) and not self.same_temporal:
+                left[name] = "the model has no such temporal encoder"
+            elif "_time." in name:
+                left[name] = "the model has no attention over time in its blocks"
+            elif name.endswith("cls_token.token"):
+                token = self.main + "cls_token.token" in self.state
+                left[name] = "class_token='keep'" if token else "the model has no class token"
+            elif name.endswith("reg_tokens.tokens") and self.main + "cls_token.token" not in self.state:
+                left[name] = "the model has no tokens beside its grid"
+            elif name.endswith("pos_embed.table") and self.main + "pos_embed.table" not in self.state:
+                left[name] = "the model's positions are fixed"
+        return left
+
+
+def _read_source(model: ViViT, source: ViViT | nn.Module | str | PathLike[str]) -> tuple[Checkpoint, bool]:
+    """The source in our terms, and whether it is an original checkpoint."""
+    if isinstance(source, ViViT):
+        return Checkpoint.of_model(source, source.config, "the given ViViT"), False
+    if isinstance(source, nn.Module):
+        return image_checkpoint(source, type(source).__name__), False
+    t, h, w = model.config.grid
+    grid = (1 if f"{SPATIAL}norm.weight" in model.state_dict() else t, h, w)
+    path = Path(source).expanduser()
+    if path.is_file():
+        if path.suffix == ".npz" or _is_zip(path):
+            return image_checkpoint(read_npz(path), str(path)), False
+        if path.suffix not in (".safetensors", ".bin", ".json"):
+            return read_image(path, grid), True
+        return read_checkpoint(path), False
+    if path.is_dir():
+        if (path / "config.json").exists():
+            if "architecture" in read_json(path / "config.json"):
+                return image_checkpoint(timm_model(f"local-dir:{path}"), str(path)), False
+            return read_checkpoint(path), False
+        if (path / "checkpoint").is_file():
+            return read_image(path / "checkpoint", grid), True
+        raise WeightsError(f"{path} has neither config.json nor checkpoint")
+    return image_checkpoint(timm_model(str(source)), str(source)), False
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _check_alike(model: ViViT, checkpoint: Checkpoint) -> None:
+    """Refuse what shapes do not show, such as another number of heads; note small differences."""
+    mine, theirs = model.config, checkpoint.config
+    hint = "; ViViTConfig.for_image makes a configuration that fits"
+    wrong = [
+        f"{name} {getattr(theirs, name)}, the model {getattr(mine, name)}"
+        for name in ("dim", "depth", "num_heads", "in_chans", "pre_norm")
+        if getattr(mine, name) != getattr(theirs, name)
+    ]
+    if mine.tubelet_size[1:] != theirs.tubelet_size[1:]:
+        wrong.append(f"patches of {theirs.tubelet_size[1:]}, the model {mine.tubelet_size[1:]}")
+    if mine.act != theirs.act and "quick_gelu" in (mine.act, theirs.act):
+        wrong.append(f"act {theirs.act}, the model {mine.act}")
+    if theirs.qkv_bias and not mine.qkv_bias:
+        wrong.append("biases of queries, keys and values, the model none")
+    has_token = any(name.endswith("cls_token.token") for name in model.state_dict())
+    registers = [
+        sum(len(x[n]) for n in x if n.endswith("reg_tokens.tokens")) for x in (model.state_dict(), checkpoint.tensors)
+    ]
+    if has_token and registers[0] != registers[1]:
+        wrong.append(f"{registers[1]} register tokens, the model {registers[0]}")
+    if wrong:
+        raise WeightsError(f"{checkpoint.source} has {'; '.join(wrong)}{hint}")
+    for name in ("act", "norm_eps"):
+        if getattr(mine, name) != getattr(theirs, name):
+            checkpoint.notes.append(
+                f"{name} is {getattr(theirs, name)} in the source, {getattr(mine, name)} in the model"
+            )
