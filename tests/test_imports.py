@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 import vivit_zoo
+from vivit_zoo.encoders import ENCODERS
 
 PACKAGE = Path(vivit_zoo.__file__).parent
 
+WEIGHTS = {f"weights.{file.stem}" for file in (PACKAGE / "weights").glob("[!_]*.py")}
 CORE = ["attention", "blocks", "tokens", "encoders", "model"]
 MAY_IMPORT_OF_OURS = {
     "attention": set(),
     "blocks": {"attention"},
     "tokens": set(),
     "encoders": {"attention", "blocks", "tokens"},
-    "model": {"blocks", "tokens", "encoders"},
+    # The methods that load and save import `weights` when they are called, and only then.
+    "model": {"blocks", "tokens", "encoders", "weights", "weights.report"},
     "flops": set(),
     "paper": set(),
     "datasets": set(),
@@ -45,6 +48,11 @@ def ours(names: set[str]) -> set[str]:
     return {name.removeprefix("vivit_zoo").removeprefix(".") or "vivit_zoo" for name in names if "vivit_zoo" in name}
 
 
+def test_weights_know_the_model_and_no_training():
+    for name in WEIGHTS:
+        assert ours(imports(PACKAGE / f"{name.replace('.', '/')}.py")) <= WEIGHTS | {"model", "tokens", "vivit_zoo"}
+
+
 @pytest.mark.parametrize("name", MAY_IMPORT_OF_OURS)
 def test_each_file_imports_only_what_it_may(name):
     assert ours(imports(PACKAGE / f"{name}.py")) <= MAY_IMPORT_OF_OURS[name]
@@ -62,11 +70,12 @@ def test_blocks_never_see_a_configuration(name):
 
 
 def test_variants_are_told_apart_in_one_place():
-    """No other file compares with a variant's name; `ENCODERS` is the only table of them."""
+    """Nothing is compared with a variant's name; `ENCODERS` is the only table of them."""
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Compare):
-                assert "variant" not in ast.unparse(node.left), f"{file.name}: {ast.unparse(node)}"
+            if isinstance(node, ast.Compare | ast.Match):
+                literals = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+                assert not literals & ENCODERS.keys(), f"{file.name}: {ast.unparse(node)}"
 
 
 def test_library_never_imports_experiments():
@@ -75,7 +84,19 @@ def test_library_never_imports_experiments():
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    heavy = ["timm", "torchvision", "transformers", "matplotlib", "accelerate", "av", "sklearn", "jsonargparse"]
+    heavy = [
+        "timm",
+        "msgpack",
+        "safetensors",
+        "huggingface_hub",
+        "torchvision",
+        "transformers",
+        "matplotlib",
+        "accelerate",
+        "av",
+        "sklearn",
+        "jsonargparse",
+    ]
     code = f"import sys, vivit_zoo; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -183,7 +183,7 @@ def read_image(file: Path, grid: tuple[int, int, int]) -> Checkpoint:
         params["embedding/kernel"] = kernel[None]
     facts = read_facts(params, str(file))
     variants = facts.pop("variant")
-    prefix = "SpatialTransformer" if "factorised_encoder" in variants else "Transformer"
+    prefix = _stack_name(params)
     places = _table(params, prefix, str(file)).shape[1] - any(name in params for name in ("cls", f"cls_{prefix}"))
     t, h, w = grid
     if places == t * h * w:
@@ -220,10 +220,16 @@ def _table(params: Mapping[str, Tensor], stack: str, source: str) -> Tensor:
     return table
 
 
+def _stack_name(params: Mapping[str, Tensor]) -> str:
+    """Of the encoder that sees the frames' places."""
+    spatial = "SpatialTransformer"
+    return spatial if any(name.startswith(f"{spatial}/") for name in params) else "Transformer"
+
+
 def read_facts(params: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     """The fields of `ViViTConfig` that the tensors tell; `variant` as a list of those that fit."""
-    factorised = any(name.startswith("SpatialTransformer/") for name in params)
-    stack = "SpatialTransformer" if factorised else "Transformer"
+    stack = _stack_name(params)
+    factorised = stack == "SpatialTransformer"
     block = f"{stack}/encoderblock_0"
     time = f"{block}/MultiHeadDotProductAttention_time/query/kernel" in params
     query = f"{block}/MultiHeadDotProductAttention_{'space' if time else '0'}/query/kernel"
