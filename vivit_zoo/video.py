@@ -69,8 +69,8 @@ def clip_indices(
         return wanted % length
     if policy == "error" and wanted[-1] >= length:
         raise VideoError(
-            f"{length} frames are too few: {frames} with stride {stride} from frame {offset} need {wanted[-1] + 1}; use "
-            "a smaller stride, or the policy 'repeat_last' or 'wrap'"
+            f"{length} frames are too few: {frames} with stride {stride} from frame {offset} need {wanted[-1] + 1}; "
+            "use a smaller stride, or the policy 'repeat_last' or 'wrap'"
         )
     return np.minimum(wanted, length - 1)
 
@@ -279,6 +279,11 @@ def _open(path: Path, threads: int) -> tuple[Any, Any]:
         raise VideoError(f"{path}: {'not a file' if path.exists() else 'there is no such file'}")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty")
+    if missing := _missing_bytes(path):
+        raise VideoError(
+            f"{path}: truncated: {missing} bytes are missing at its end; fetch it again, or see whether "
+            "`ffmpeg -i FILE -c copy NEW` can save what is there"
+        )
     try:
         container = av.open(str(path.absolute()))  # absolute, so that a name such as "a:b" is no protocol
     except (OSError, av.error.FFmpegError) as error:
@@ -293,10 +298,41 @@ def _open(path: Path, threads: int) -> tuple[Any, Any]:
         container.close()
         if not streams:
             raise VideoError(f"{path}: there is no video stream in it, only {kinds}")
-        raise VideoError(f"{path}: FFmpeg has no decoder for its video; convert it, such as to H.264")
+        raise VideoError(f"{path}: FFmpeg cannot tell how its video is coded, or has no decoder for it")
     streams[0].thread_type = "AUTO"
     streams[0].codec_context.thread_count = threads
     return container, streams[0]
+
+
+def _missing_bytes(path: Path) -> int:
+    """How many bytes an MP4, QuickTime, Matroska or WebM file lacks at its end; FFmpeg passes over that in silence."""
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+        if head[:4] == b"\x1aE\xdf\xa3":  # EBML (RFC 8794): a header, then the segment; each identifier, size, content
+            at, size = _ebml_size(head, 4)
+            start = at + size
+            file.seek(start)
+            head = file.read(12)
+            at, size = _ebml_size(head, 4)
+            known = head[:4] == b"\x18S\x80g" and size + 1 != 1 << 7 * (at - 4)  # all ones: unknown, as in live streams
+            return max(0, start + at + size - end) if known else 0
+        place = 0
+        while head[4:8].isalnum() and (place or head[4:8] == b"ftyp"):  # ISO 14496-12: boxes of size, name, content
+            size = int.from_bytes(head[:4])
+            size = int.from_bytes(head[8:16]) if size == 1 else size
+            if size < 8:  # 0: to the end of the file
+                break
+            place += size
+            file.seek(place)
+            head = file.read(16)
+        return max(0, place - end)
+
+
+def _ebml_size(head: bytes, at: int) -> tuple[int, int]:
+    """The place behind a number, and the number: its leading zero bits tell its length."""
+    length = 9 - head[at].bit_length() if len(head) > at and head[at] else 1
+    return at + length, int.from_bytes(head[at : at + length]) & ((1 << 7 * length) - 1)
 
 
 def _why_unreadable(path: Path) -> str:
@@ -320,13 +356,6 @@ def _read_packets(path: Path, container: Any, stream: Any) -> list[tuple[int | N
                 packets.append((packet.pts, packet.is_keyframe))
     except av.error.FFmpegError as error:
         raise VideoError(f"{path}: truncated or damaged after {len(packets)} frames ({error.strerror})") from error
-    size = path.stat().st_size
-    there = [entry.pos + entry.size <= size for entry in stream.index_entries]
-    if not all(there):
-        raise VideoError(
-            f"{path}: truncated: {there.count(False)} of its {len(there)} frames lie behind the end of the file; to "
-            "use the others, copy them with `ffmpeg -i FILE -c copy NEW`"
-        )
     if not packets:
         raise VideoError(f"{path}: its video stream holds no frames")
     first = next((place for place, (_, is_key) in enumerate(packets) if is_key), 0)
