@@ -106,6 +106,7 @@ def test_variable_frame_rate(tmp_path):
         assert numbers_of(video.read([39, 3, 17])) == [39, 3, 17]
         moments = [-1.0, *(seconds[[0, 5, 20]] + 0.01), 1e6]
         assert video.frames_at(moments).tolist() == [0, 0, 5, 20, 39]
+        assert video.frames_at(video.times).tolist() == list(range(40))
         assert numbers_of(video.read(video.frames_at(seconds + 0.01))) == list(range(40))
 
 
@@ -235,7 +236,40 @@ def test_frames_before_the_first_keyframe_do_not_count(tmp_path):
     assert numbers == list(range(60 - len(numbers), 60))
     assert len(numbers) == 40
     with VideoReader(path) as video:
+        assert video._by_time
         assert numbers_of(video.read([15, 3])) == [numbers[15], numbers[3]]
+
+
+def remux(source, target, change, **options):
+    """Copy the packets of a video, each changed."""
+    with av.open(str(source)) as old, av.open(str(target), "w", options=options) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                change(packet)
+                new.mux(packet)
+    return target
+
+
+def test_frames_that_an_edit_list_cuts_off_do_not_count(tmp_path):
+    whole = write_video(tmp_path / "whole.mp4", **X264["b_frames"])
+
+    def earlier(packet):
+        packet.pts, packet.dts = packet.pts - 17 * 512, packet.dts - 17 * 512
+
+    path = remux(whole, tmp_path / "cut.mp4", earlier, avoid_negative_ts="disabled")
+    with av.open(str(path)) as container:
+        assert any(packet.is_discard for packet in container.demux(video=0))
+    assert numbers_of(read_video(path)) == list(range(17, 60))
+    assert numbers_of(read_video(path, [2, 40])) == [19, 57]
+
+
+def test_streams_of_unknown_length(tmp_path):
+    whole = write_video(tmp_path / "whole.mp4", **X264["b_frames"])
+    path = remux(whole, tmp_path / "live.mkv", lambda packet: None, live="1")
+    assert b"\x18S\x80g\x01" + b"\xff" * 7 in path.read_bytes()[:64]
+    assert numbers_of(read_video(path, [40, 3])) == [40, 3]
 
 
 def audio_only(path):
@@ -245,6 +279,21 @@ def audio_only(path):
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def audio_with_cover(path):
+    """A song with the picture of its record, which containers keep as a video stream of one frame."""
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("aac", rate=16000, layout="mono")
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered(0), format="rgb24")))
+        container.mux(cover.encode())
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(audio.encode(frame))
+        container.mux(audio.encode())
 
 
 def truncated(path, movflags=""):
@@ -267,6 +316,7 @@ BAD_FILES = {
     "text": (lambda path: path.write_text("<!DOCTYPE html>\n" * 99), r"a text file, not a video; it begins '<!DOCTYPE"),
     "noise": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(9999)), "not a video, or its beginning is"),
     "audio": (audio_only, "there is no video stream in it, only audio"),
+    "cover": (audio_with_cover, "there is no video stream in it, only audio"),
     "truncated": (truncated, r"truncated: \d+ bytes are missing at its end"),
     "truncated_frames": (lambda path: truncated(path, "faststart"), r"truncated: \d+ bytes are missing at its end"),
     "no_frames": (no_frames, "its video stream holds no frames"),
@@ -300,14 +350,14 @@ def test_text_files_are_no_pictures_of_a_terminal(tmp_path):
         VideoReader(path)
 
 
-def damage(path, first, last):
-    """Overwrite the data of some packets, in decoding order, with noise."""
+def damage(path, first, last, keep=0):
+    """Overwrite the data of some packets, in decoding order, with noise, but for their first bytes."""
     with av.open(str(path)) as container:
         places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
     rng = np.random.default_rng(0)
     for pos, size in places[first:last]:
-        data[pos : pos + size] = rng.bytes(size)
+        data[pos + keep : pos + size] = rng.bytes(size - keep)
     path.write_bytes(data)
 
 
@@ -319,6 +369,17 @@ def test_undecodable_frames_are_refused_and_the_others_read(tmp_path):
             with pytest.raises(VideoError, match=rf"video\.mp4: frame {number} of 60 cannot be decoded"):
                 video.read([number])
         assert numbers_of(video.read([19, 22, 59])) == [19, 22, 59]
+
+
+def test_frames_that_the_decoder_patched_up_are_refused(tmp_path):
+    path = write_video(tmp_path / "video.mp4", codec="mpeg4", g=12, bf=0)
+    clean = read_video(path)
+    damage(path, 30, 31, keep=10)
+    with VideoReader(path) as video:
+        with pytest.raises(VideoError, match="frame 30 of 60 cannot be decoded"):
+            video.read([30])
+        for number in (0, 29, 36, 59):
+            np.testing.assert_array_equal(video.read([number])[0], clean[number])
 
 
 def test_no_decodable_frame_at_all(tmp_path):

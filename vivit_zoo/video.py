@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 
@@ -91,7 +91,8 @@ class VideoReader:
 
     Frames are upright (rotation and mirroring of the file's display matrix are applied) and have the pixels that are
     stored: a sample aspect ratio is not applied. Frames before the first keyframe, and those that an edit list cuts
-    off, do not count.
+    off, do not count. Frames that the decoder reports as lost or patched up are refused; not every codec does, and
+    transport streams do not tell when their end is missing.
 
     Args:
         path: of a file on this machine.
@@ -174,16 +175,16 @@ class VideoReader:
         Sets `times`: when each frame is shown, in seconds from the first, (frames,) float64, increasing.
         """
         packets = _read_packets(self.path, self._container, self._stream)
-        times = [pts for pts, _ in packets if pts is not None]
+        times = [packet.pts for packet in packets if packet.pts is not None]
         codec, time_base = self._stream.codec_context.name, float(self._stream.time_base)
         # VP8 has packets that show no frame, with timestamps like any other.
-        self._by_time = len(set(times)) == len(packets) and packets[0][1] and not codec.startswith("vp8")
+        self._by_time = len(set(times)) == len(packets) and packets[0].is_keyframe and not codec.startswith("vp8")
         self._can_seek = self._by_time
         self._reopen()
         if self._by_time:
             # What is shown before the first keyframe but stored after it refers to frames that are not there.
-            self._keys = sorted(pts for pts in times if pts >= times[0])
-            self._keyframes = sorted(pts for pts, is_key in packets if is_key and pts is not None)
+            self._keys = sorted(packet.pts for packet in packets if packet.pts >= times[0] and not packet.is_cut_off)
+            self._keyframes = sorted(packet.pts for packet in packets if packet.is_keyframe)
             seconds = np.array(self._keys) * time_base
         else:
             shown = [frame.pts for _, frame in self._frames]
@@ -200,7 +201,7 @@ class VideoReader:
         key = self._keys[number]
         if self._can_seek:
             keyframe = self._keyframes[bisect_right(self._keyframes, key) - 1]
-            if not self._started_at <= keyframe <= self._position < key:
+            if not keyframe <= self._position < key:
                 self._seek(keyframe)
         elif self._position >= key:
             self._reopen()
@@ -294,7 +295,7 @@ def _open(path: Path, threads: int) -> tuple[Any, Any]:
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams or streams[0].codec_context is None:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        kinds = ", ".join(sorted({stream.type for stream in container.streams} - {"video"})) or "nothing"
         container.close()
         if not streams:
             raise VideoError(f"{path}: there is no video stream in it, only {kinds}")
@@ -345,20 +346,28 @@ def _why_unreadable(path: Path) -> str:
     return "not a video, or its beginning is damaged"
 
 
-def _read_packets(path: Path, container: Any, stream: Any) -> list[tuple[int | None, bool]]:
-    """(timestamp, whether it is a keyframe) of each packet from the first keyframe on, in decoding order."""
+class _Packet(NamedTuple):
+    """What an encoded frame says of itself; others may need one that an edit list cuts off, so that it is decoded."""
+
+    pts: Any  # int, or None
+    is_keyframe: bool
+    is_cut_off: bool
+
+
+def _read_packets(path: Path, container: Any, stream: Any) -> list[_Packet]:
+    """The packets from the first keyframe on, in decoding order."""
     import av
 
     packets = []
     try:
         for packet in container.demux(stream):
-            if packet.size and not packet.is_discard:
-                packets.append((packet.pts, packet.is_keyframe))
+            if packet.size:
+                packets.append(_Packet(packet.pts, packet.is_keyframe, packet.is_discard))
     except av.error.FFmpegError as error:
         raise VideoError(f"{path}: truncated or damaged after {len(packets)} frames ({error.strerror})") from error
-    if not packets:
+    if all(packet.is_cut_off for packet in packets):
         raise VideoError(f"{path}: its video stream holds no frames")
-    first = next((place for place, (_, is_key) in enumerate(packets) if is_key), 0)
+    first = next((place for place, packet in enumerate(packets) if packet.is_keyframe), 0)
     return packets[first:]
 
 
