@@ -85,6 +85,24 @@ def test_changes(variant, tmp_path):
             ViViT.from_pretrained(tmp_path, **changes)
 
 
+@pytest.mark.parametrize("format", ["vivit_zoo", "transformers"])
+def test_class_names_travel_with_the_head(format, tmp_path):
+    model = tiny_model(num_classes=3).float()
+    model.class_names = ["run", "jump", "stand still"]
+    model.save_pretrained(tmp_path, format=format)
+    assert ViViT.from_pretrained(tmp_path).class_names == ["run", "jump", "stand still"]
+    assert ViViT.from_pretrained(tmp_path, num_classes=7).class_names is None
+    model.class_names = None
+    model.save_pretrained(tmp_path, format=format)
+    assert ViViT.from_pretrained(tmp_path).class_names is None  # not LABEL_0, LABEL_1, ...
+
+
+def test_class_names_that_do_not_fit_are_refused(saved):
+    edit_config(saved, class_names=["run"])
+    with pytest.raises(WeightsError, match=r"class_names in config\.json are not one name for each of"):
+        ViViT.from_pretrained(saved)
+
+
 @pytest.mark.parametrize("t", [1, 3, 6])
 def test_another_tubelet_length_sees_a_still_clip_alike(t, tmp_path):
     model = tiny_model().float()

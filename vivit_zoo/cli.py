@@ -1,6 +1,8 @@
-"""The command line: `vivit-zoo summary B/16x2`, `vivit-zoo convert SOURCE DIR`."""
+"""The command line: `vivit-zoo summary | convert | classify`."""
 
 import argparse
+import dataclasses
+import re
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +20,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 2 where the arguments were wrong."""
+    """Run a command and return its exit code: 0; 1 where a video could not be read; 2 for wrong arguments."""
     parser = argparse.ArgumentParser(prog="vivit-zoo", description="Modular ViViT variants.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True)
@@ -44,12 +46,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     convert.add_argument("--sampled-frames", type=int, help="of an original with uniform frame sampling")
     convert.set_defaults(run=_convert)
+    classify = commands.add_parser("classify", help="the likeliest classes of video files")
+    classify.add_argument("videos", nargs="+", metavar="VIDEO", help="files that FFmpeg can read")
+    classify.add_argument("--checkpoint", required=True, metavar="SOURCE", help="Hub id, folder or file of a model")
+    classify.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help="1x1, 4x3, ... (4x3)")
+    classify.add_argument("--stride", type=int, default=2, help="distance of a clip's frames in the video (2)")
+    classify.add_argument("--top", type=int, default=5, help="number of classes to print (5)")
+    classify.add_argument("--json", action="store_true", help="print one JSON object a line")
+    classify.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
+    classify.add_argument(
+        "--preprocessing",
+        choices=("original", "transformers"),
+        default="original",
+        help="pixels as ViViT was trained on, or as transformers' VivitImageProcessor makes them (original)",
+    )
+    classify.add_argument(
+        "--policy",
+        choices=("repeat_last", "wrap", "error"),
+        default="repeat_last",
+        help="for a video shorter than a clip: repeat its last frame, start it again, or refuse it (repeat_last)",
+    )
+    classify.set_defaults(run=_classify)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
     except ValueError as error:
         print(f"vivit-zoo: {error}", file=sys.stderr)
         return 2
+
+
+def _views(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not CLIPSxCROPS, such as 1x1 or 4x3")
+    return int(match[1]), int(match[2])
+
+
+def _classify(options: argparse.Namespace) -> int:
+    from vivit_zoo.augment import Preprocess
+    from vivit_zoo.classify import Views, classify_files
+
+    if options.top < 1:
+        raise ValueError(f"--top {options.top} is not positive")
+    clips, crops = options.views
+    views = Views(clips=clips, crops=crops, stride=options.stride, policy=options.policy)
+    model = ViViT.from_pretrained(options.checkpoint)
+    views = dataclasses.replace(views, frames=model.config.num_frames)
+    return classify_files(
+        model,
+        options.videos,
+        views,
+        Preprocess(model.config.frame_size, style=options.preprocessing),
+        _device(options.device),
+        top=options.top,
+        as_json=options.json,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return torch.device(name)
 
 
 def _summary(options: argparse.Namespace) -> int:

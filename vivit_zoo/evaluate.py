@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-__all__ = ["Scores", "evaluate", "shuffle_frames", "swap_halves"]
+__all__ = ["Scores", "average_views", "evaluate", "shuffle_frames", "swap_halves"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,32 @@ def evaluate(
     if not logits:
         raise ValueError("nothing to evaluate: the data set is empty")
     return Scores(torch.cat(logits), torch.cat(labels))
+
+
+@torch.no_grad()
+def average_views(model: Callable[[Tensor], Tensor | dict[str, Tensor]], views: Tensor | Iterable[Tensor]) -> Any:
+    """The mean of the raw logits over the views of each video: (b, v, c, t, h, w) -> (b, classes).
+
+    As the original code evaluates: what is averaged are logits, not probabilities. One view is computed at a time.
+
+    Args:
+        model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of them by head; the
+            result is of the same kind. Put modules into evaluation mode yourself.
+        views: (b, v, c, t, h, w), or an iterable over v of (b, c, t, h, w), which need not be in memory at once.
+
+    Raises:
+        ValueError: if there are no views, or a tensor has not six axes.
+    """
+    if isinstance(views, Tensor):
+        if views.ndim != 6:
+            raise ValueError(f"views have the axes (b, v, c, t, h, w); got shape {tuple(views.shape)}")
+        views = views.unbind(1)
+    logits: list[Any] = [model(view) for view in views]
+    if not logits:
+        raise ValueError("there are no views to average")
+    if isinstance(logits[0], dict):
+        return {head: torch.stack([one[head] for one in logits]).mean(0) for head in logits[0]}
+    return torch.stack(logits).mean(0)
 
 
 def shuffle_frames(video: Tensor) -> Tensor:

@@ -247,6 +247,7 @@ class ViViT(nn.Module):
         ValueError, TypeError: in forward, on a video that does not fit the configuration.
     """
 
+    class_names: list[str] | None = None  # in the order of the logits, where a checkpoint says them
     load_report: "LoadReport | None" = None
 
     def __init__(self, config: ViViTConfig, encoder: Callable[..., nn.Module] | None = None) -> None:
@@ -300,6 +301,7 @@ class ViViT(nn.Module):
         if global_pool is not None:
             raise ValueError("pooling cannot be changed on a built model; use ViViT(config.replace(global_pool=...))")
         self.config = self.config.replace(num_classes=num_classes)
+        self.class_names = None
         self.num_classes = num_classes
         if isinstance(num_classes, Mapping):
             self.head: nn.Module = nn.ModuleDict({name: self._new_head(n) for name, n in num_classes.items()})

@@ -37,6 +37,7 @@ CHANGES = (
 )  # fmt: skip
 # What an original checkpoint does not say.
 UNSAID = ("variant", "num_frames", "image_size", "order", "sampled_frames", "global_pool")
+NOT_FIELDS = ("model_type", "vivit_zoo_version", "class_names")
 LARGEST = 1 << 24
 
 
@@ -74,6 +75,8 @@ def from_pretrained(
     check(skeleton, checkpoint, values, new, left)
     model = ViViT(config, encoder).eval()
     model.load_report = fill(model, checkpoint, values, new, left)
+    if config.num_classes == checkpoint.config.num_classes:
+        model.class_names = checkpoint.class_names
     return model
 
 
@@ -192,7 +195,7 @@ def read_checkpoint(
 
 
 def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> Checkpoint:
-    fields = {name: value for name, value in config.items() if name not in ("model_type", "vivit_zoo_version")}
+    fields = {name: value for name, value in config.items() if name not in NOT_FIELDS}
     try:
         if _largest(fields) > LARGEST:
             raise ValueError(f"a value is beyond {LARGEST}")
@@ -207,7 +210,14 @@ def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: 
     depth, temporal = count_blocks(tensors, f"{stack}blocks."), count_blocks(tensors, "encoder.temporal.blocks.")
     if (depth and depth != ours.depth) or (temporal and temporal != (ours.temporal_depth or temporal)):
         raise WeightsError(f"{source}: config.json says {ours.depth} blocks, the weights have {depth}")
-    return Checkpoint(source, ours, tensors, {name: (name,) for name in tensors})
+    names = config.get("class_names")
+    if names is not None and (
+        not isinstance(names, list) or len(names) != ours.num_classes or not all(isinstance(n, str) for n in names)
+    ):
+        raise WeightsError(
+            f"{source}: class_names in config.json are not one name for each of {ours.num_classes} classes"
+        )
+    return Checkpoint(source, ours, tensors, {name: (name,) for name in tensors}, class_names=names)
 
 
 def _largest(value: Any) -> float:

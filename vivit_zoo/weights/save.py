@@ -29,7 +29,7 @@ def save_pretrained(model: ViViT, folder: str | PathLike[str], format: str = "vi
         config, tensors, extra["preprocessor_config.json"] = to_transformers(model)
     else:
         config = {"model_type": MODEL_TYPE, "vivit_zoo_version": vivit_zoo.__version__}
-        config |= dataclasses.asdict(model.config)
+        config |= dataclasses.asdict(model.config) | {"class_names": model.class_names}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

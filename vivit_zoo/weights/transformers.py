@@ -119,6 +119,7 @@ def transformers_checkpoint(config: Mapping[str, Any], tensors: Mapping[str, Ten
         raise WeightsError(f"{source} has tensors that no ViViT has: {', '.join(sorted(unknown)[:6])}")
     origin = {name: tuple(own_names[other] for other in others) for name, others in origin.items()}
     checkpoint = Checkpoint(source, ours, found, origin, left=left, notes=notes)
+    checkpoint.class_names = class_names(config, ours)
     fold_class_positions(checkpoint)
     return checkpoint
 
@@ -167,6 +168,15 @@ def transformers_config(config: Mapping[str, Any], source: str, num_classes: int
     return ours, notes
 
 
+def class_names(config: Mapping[str, Any], ours: ViViTConfig) -> list[str] | None:
+    """The names in `id2label`; None where they are missing, too few, or transformers' own LABEL_0, LABEL_1, ..."""
+    labels = config.get("id2label")
+    count = ours.num_classes if isinstance(ours.num_classes, int) else 0
+    found = [labels.get(str(i)) for i in range(count)] if isinstance(labels, Mapping) else []
+    names = [name for name in found if isinstance(name, str)]
+    return names if len(names) == count > 0 and names != [f"LABEL_{i}" for i in range(count)] else None
+
+
 def to_transformers(model: ViViT) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     """config.json, tensors and preprocessor_config.json for `VivitForVideoClassification`.
 
@@ -195,6 +205,7 @@ def to_transformers(model: ViViT) -> tuple[dict[str, Any], dict[str, Tensor], di
     if wrong:
         raise WeightsError(f"transformers has no ViViT with {', '.join(wrong)}; save in our own format")
     height, width = config.frame_size
+    names = model.class_names or [f"LABEL_{i}" for i in range(labels)]
     theirs = {
         "architectures": ["VivitForVideoClassification"],
         "model_type": "vivit",
@@ -211,8 +222,8 @@ def to_transformers(model: ViViT) -> tuple[dict[str, Any], dict[str, Tensor], di
         "attention_probs_dropout_prob": config.attn_drop,
         "layer_norm_eps": config.norm_eps,
         "qkv_bias": config.qkv_bias,
-        "id2label": {str(i): f"LABEL_{i}" for i in range(labels)},
-        "label2id": {f"LABEL_{i}": i for i in range(labels)},
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
     }
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     tensors["encoder.pos_embed.table"] = as_original(tensors["encoder.pos_embed.table"])

@@ -1,0 +1,162 @@
+"""Classify video files: decode, sample views, average their logits, name the classes."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from tqdm import tqdm
+
+from vivit_zoo.augment import Preprocess, view_crops
+from vivit_zoo.evaluate import average_views
+from vivit_zoo.model import ViViT
+from vivit_zoo.video import Policy, VideoError, VideoReader, clip_indices, clip_offsets
+
+__all__ = ["Views", "class_names", "classify", "classify_files", "top_classes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Which parts of a video a model sees: `clips` times `crops` views, as the paper's "4x3".
+
+    Args:
+        clips: number of clips, spread evenly over the video; one stands in its middle.
+        crops: 1 for the centre of the picture; 3 for left, middle, right (of a high picture top, middle, bottom).
+        frames: frames of a clip.
+        stride: distance in frames between two of them.
+        policy: what to do with a video that is shorter than a clip; see `vivit_zoo.video.clip_indices`.
+
+    Raises:
+        ValueError: on numbers that cannot work.
+    """
+
+    clips: int = 4
+    crops: int = 3
+    frames: int = 32
+    stride: int = 2
+    policy: Policy = "repeat_last"
+
+    def __post_init__(self) -> None:
+        view_crops(self.crops)
+        clip_indices(1 << 30, 0, self.frames, self.stride, self.policy)
+        clip_offsets(1, self.clips)
+
+    def read(self, path: str | Path, preprocess: Preprocess, gray: bool = False) -> Iterator[Tensor]:
+        """The views of a file, each (1, c, t, h, w), in the original's order: all clips of a crop, then the next crop.
+
+        Raises:
+            VideoError: if the file cannot be read, or is too short under the policy "error".
+        """
+        with VideoReader(path, gray=gray) as video:
+            offsets = clip_offsets(len(video), self.clips, self.frames, self.stride)
+            try:
+                clips = [clip_indices(len(video), at, self.frames, self.stride, self.policy) for at in offsets]
+            except VideoError as error:
+                raise VideoError(f"{path}: {error}") from error
+            frames = video.read([number for clip in clips for number in clip], change=preprocess.resize)
+        for crop in view_crops(self.crops):
+            for clip in rearrange(frames, "(clip t) h w c -> clip t h w c", clip=self.clips):
+                yield preprocess(clip, crop=crop)[None]
+
+
+def classify(
+    model: Callable[[Tensor], Tensor | dict[str, Tensor]],
+    path: str | Path,
+    views: Views,
+    preprocess: Preprocess,
+    device: torch.device | str = "cpu",
+    gray: bool = False,
+) -> Tensor | dict[str, Tensor]:
+    """Logits (classes,) of a video file, the mean over its views; by head where the model has several.
+
+    Args:
+        model: any callable from videos (b, c, t, h, w) to logits, or to a dictionary of them.
+        path: of the video.
+        views: what to look at.
+        preprocess: what to make of the frames.
+        device: where the model lives.
+        gray: give the model one channel in place of three.
+
+    Raises:
+        VideoError: if the file cannot be read, or is too short under the policy "error".
+    """
+    logits = average_views(model, (view.to(device) for view in views.read(path, preprocess, gray)))
+    return {name: x[0] for name, x in logits.items()} if isinstance(logits, dict) else logits[0]
+
+
+def top_classes(logits: Tensor, names: Sequence[str] | None = None, count: int = 5) -> list[dict[str, Any]]:
+    """The likeliest classes of logits (classes,), best first: class number, name, probability (softmax, in [0, 1])."""
+    best = logits.float().softmax(dim=0).topk(min(count, len(logits)))
+    return [
+        {"class": number, "name": names[number] if names else f"class {number}", "probability": probability}
+        for probability, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+
+
+def class_names(model: Any) -> list[str] | None:
+    """The names of a model's classes: its own `class_names`, or for 400 classes without true names Kinetics-400's.
+
+    The official checkpoints call their classes LABEL_0 to LABEL_399 or nothing; they are Kinetics-400 in alphabetical
+    order. None where nothing is known.
+    """
+    names: list[str] | None = getattr(model, "class_names", None)
+    known = names is not None and not all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    if not known and model.num_classes == 400:
+        from torchvision.models.video import R3D_18_Weights
+
+        return list(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+    return names
+
+
+def classify_files(
+    model: ViViT,
+    paths: Sequence[str],
+    views: Views,
+    preprocess: Preprocess,
+    device: torch.device | str = "cpu",
+    top: int = 5,
+    as_json: bool = False,
+) -> int:
+    """Print the likeliest classes of each file; returns 1 if one could not be read, else 0. Progress goes to stderr.
+
+    With `as_json` a line each file: {"video": ..., "classes": [{"class": 116, "name": ..., "probability": ...}, ...]},
+    by head for a model with several, or {"video": ..., "error": ...}.
+
+    Raises:
+        ValueError: if the model has no head, or takes neither one nor three channels.
+    """
+    if not model.num_classes:
+        raise ValueError("the model has no head, so there is nothing to classify into; load it with num_classes=...")
+    if model.config.in_chans not in (1, 3):
+        raise ValueError(f"the model takes {model.config.in_chans} channels; videos have 3, or 1 for gray models")
+    model = model.to(device).eval()
+    names, failed = class_names(model), 0
+    for path in tqdm(paths, disable=len(paths) < 2, unit="video"):
+        try:
+            logits = classify(model, path, views, preprocess, device, gray=model.config.in_chans == 1)
+        except VideoError as error:
+            failed = 1
+            tqdm.write(f"vivit-zoo: {error}", file=sys.stderr)
+            if as_json:
+                tqdm.write(json.dumps({"video": path, "error": str(error)}))
+            continue
+        if isinstance(logits, dict):
+            best: Any = {head: top_classes(x, None, top) for head, x in logits.items()}
+        else:
+            best = top_classes(logits, names, top)
+        tqdm.write(json.dumps({"video": path, "classes": best}) if as_json else _table(path, best))
+    return failed
+
+
+def _table(path: str, best: Any) -> str:
+    heads = best if isinstance(best, dict) else {"": best}
+    lines = [path]
+    for head, classes in heads.items():
+        lines += [f"{one['probability']:8.2%}  {head + ' ' if head else ''}{one['name']}" for one in classes]
+    return "\n".join(lines)
