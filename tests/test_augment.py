@@ -45,7 +45,9 @@ def test_transformers_style_with_other_sizes(short_side, crop):
         assert torch.equal(ours, rearrange(expected, "1 t c h w -> c t h w"))
 
 
-@pytest.mark.parametrize("shape", [(240, 320), (320, 240), (256, 341), (100, 400), (512, 512), (224, 224)])
+@pytest.mark.parametrize(
+    "shape", [(240, 320), (320, 240), (256, 341), (100, 400), (512, 512), (224, 224), (500, 300), (300, 500)]
+)
 def test_original_style_is_bilinear_crop_and_one_scaling(shape):
     clip = random_clip(*shape)
     height, width = shape

@@ -68,7 +68,7 @@ def test_views_come_crop_by_crop_and_clip_by_clip(videos):
 @pytest.mark.parametrize("style", ["original", "transformers"])
 def test_classify_equals_the_steps_by_hand(videos, model, clips, crops, style):
     preprocess, views = Preprocess((8, 12), style=style), Views(clips=clips, crops=crops, frames=6, stride=4)
-    for path in videos:
+    for path in videos if clips < 4 else videos[:1]:
         frames = read_video(path)
         logits = []
         for offset in clip_offsets(len(frames), clips, 6, 4):

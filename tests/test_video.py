@@ -287,7 +287,7 @@ def audio_with_cover(path):
         audio = container.add_stream("aac", rate=16000, layout="mono")
         cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered(0), format="rgb24")))
         container.mux(cover.encode())
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
