@@ -1,7 +1,6 @@
 """Classify video files: decode, sample views, average their logits, name the classes."""
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -99,19 +98,16 @@ def top_classes(logits: Tensor, names: Sequence[str] | None = None, count: int =
     ]
 
 
-def class_names(model: Any) -> list[str] | None:
-    """The names of a model's classes: its own `class_names`, or for 400 classes without true names Kinetics-400's.
+def class_names(model: ViViT) -> list[str] | None:
+    """The names of a model's classes: its own, or Kinetics-400's for 400 classes without names, else None.
 
-    The official checkpoints call their classes LABEL_0 to LABEL_399 or nothing; they are Kinetics-400 in alphabetical
-    order. None where nothing is known.
+    The official checkpoints do not name their classes; they are those of Kinetics-400 in alphabetical order.
     """
-    names: list[str] | None = getattr(model, "class_names", None)
-    known = names is not None and not all(re.fullmatch(r"LABEL_\d+", name) for name in names)
-    if not known and model.num_classes == 400:
+    if model.class_names is None and model.num_classes == 400:
         from torchvision.models.video import R3D_18_Weights
 
         return list(R3D_18_Weights.KINETICS400_V1.meta["categories"])
-    return names
+    return model.class_names
 
 
 def classify_files(
