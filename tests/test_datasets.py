@@ -84,6 +84,12 @@ def rotate_about(frame, x, y, angle):
     return frame[(source_y.floor() % 32).long(), (source_x.floor() % 32).long()]
 
 
+def test_no_tubelet_of_two_frames_holds_the_switch():
+    """Else it would show which motion came first, and a bag of tubelets could pass its ceiling of 1/2."""
+    switches = [int(MovingDigits("train")._draw(index)["switch"]) for index in range(60)]
+    assert set(switches) == {6, 8, 10}  # symmetric about the middle, so that lengths do not tell the order either
+
+
 def test_reversed_label_swaps_the_motions():
     for label, (first, second) in enumerate(MovingDigits.pairs):
         assert MovingDigits.pairs[MovingDigits.reversed_label(label)] == (second, first)

@@ -22,8 +22,9 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
     """A handwritten digit makes one motion, then another; the class is which came first: (1, 16, 32, 32) in [-1, 1].
 
     The motions are right, down and clockwise, so the classes are the six ordered pairs of two different ones. At the
-    switch, uniform over frames 6 to 10, the digit jumps to a new random place and angle; without the jump the set of
-    positions would tell the order. What can be known is known by construction, which gives a model's accuracy a scale:
+    switch, before frame 6, 8 or 10, the digit jumps to a new random place and angle; without the jump the set of
+    positions would tell the order, and so would a tubelet of two frames that held the switch. What can be known is
+    known by construction, which gives a model's accuracy a scale:
 
     - one frame shows no motion: 1/6;
     - one tubelet of two frames shows one motion of two, first or second: 1/4;
@@ -86,7 +87,7 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
             "motion": np.array(self.pairs[label]),
             "digit": rng.integers(len(self.digits)),
             "size": rng.uniform(18, 24),  # pixels
-            "switch": rng.integers(6, 11),  # first frame of the second motion
+            "switch": 2 * rng.integers(3, 6),  # first frame of the second motion
             "place": rng.uniform(0, self.side, (2, 2)),  # pixels, (motion, x and y)
             "angle": rng.uniform(0, 2 * np.pi, 2),
             "speed": rng.uniform(2.0, 4.0, 2),  # pixels a frame
