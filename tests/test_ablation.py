@@ -77,6 +77,16 @@ def test_a_changed_configuration_has_another_folder(tmp_path):
     assert len({c.folder for c in [cell, *others]}) == 4
 
 
+class Broken(nn.Module):
+    """Built without complaint, fails in the first step."""
+
+    def __init__(self, dim):
+        super().__init__()
+
+    def forward(self, x):
+        raise RuntimeError("broken on purpose")
+
+
 class MeanOfTokens(nn.Module):
     """Somebody's own encoder."""
 
@@ -91,12 +101,12 @@ class MeanOfTokens(nn.Module):
 def test_study_runs_each_cell_once_and_survives_a_failing_one(tmp_path):
     settings = [
         Setting("joint", SMALL.change_model(variant="joint")),
-        Setting("broken", SMALL.change_model(num_classes=2)),  # MovingDigits has six: fails in the first step
+        Setting("broken", SMALL, encoder=Broken),
         Setting("own encoder", SMALL, encoder=MeanOfTokens),
     ]
     cells = run_study(settings, range(1), tmp_path, jobs=2)
     assert [cell.result is not None for cell in cells] == [True, False, True]
-    assert "Target" in (cells[1].folder / "error.txt").read_text()
+    assert "RuntimeError: broken on purpose" in (cells[1].folder / "error.txt").read_text()
     result = cells[0].result
     assert 0 <= result["accuracy"] <= 1
     assert result["params"] == count_params(ViViT(cells[0].train.model))
@@ -114,8 +124,15 @@ def test_wrong_settings_fail_before_anything_runs(tmp_path):
     odd = Setting("odd", SMALL.change_model(variant="factorised_dot_product", num_heads=3))
     with pytest.raises(ValueError, match="num_heads 3 is odd"):
         run_study([Setting("fine", SMALL), odd], range(1), tmp_path)
-    with pytest.raises(ValueError, match="settings share a name: a, a"):
-        run_study([Setting("a", SMALL), Setting("a", SMALL)], range(1), tmp_path)
+    with pytest.raises(ValueError, match="settings share a name: a b, a-b"):
+        run_study([Setting("a b", SMALL), Setting("a-b", SMALL)], range(1), tmp_path)
+    with pytest.raises(ValueError, match=r"few: num_classes is 2, moving_digits has 6"):
+        run_study([Setting("few", SMALL.change_model(num_classes=2))], range(1), tmp_path)
+    with pytest.raises(ValueError, match=r"short: the model takes \(1, 8, 32, 32\), moving_digits has \(1, 16,"):
+        run_study([Setting("short", SMALL.change_model(num_frames=8))], range(1), tmp_path)
+    for seeds, jobs, message in [(0, 1, "at least one setting and one seed"), (1, 0, "jobs 0 is not positive")]:
+        with pytest.raises(ValueError, match=message):
+            run_study([Setting("a", SMALL)], range(seeds), tmp_path, jobs)
     assert not list(tmp_path.iterdir())
 
 

@@ -59,7 +59,7 @@ def test_uniform_frame_indices_equal_the_original_code(parity):
 @given(num_frames=st.integers(1, 200), sampled=st.integers(1, 200))
 def test_uniform_frame_indices_are_ordered_and_inside(num_frames, sampled):
     indices = uniform_frame_indices(num_frames, sampled)
-    assert indices == sorted(set(indices))
+    assert indices == sorted(indices)  # halves are rounded to even, so one may come twice
     assert indices[0] >= 0
     assert indices[-1] < num_frames
     assert len(indices) - min(num_frames, sampled) in (0, 1)  # one more where the original's arithmetic has it

@@ -6,12 +6,14 @@ skips what is finished and resumes what is not.
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import multiprocessing
 import multiprocessing.connection
 import os
 import platform
 import re
+import signal
 import sys
 import traceback
 from argparse import RawDescriptionHelpFormatter
@@ -31,7 +33,7 @@ from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.evaluate import evaluate, shuffle_frames, swap_halves
 from vivit_zoo.flops import count_macs, count_params
 from vivit_zoo.model import ViViT, ViViTConfig
-from vivit_zoo.train import DATASETS, TrainConfig, cpu_capabilities, train, write_whole
+from vivit_zoo.train import DATASETS, TrainConfig, cpu_capabilities, read_metrics, train, write_whole
 
 __all__ = ["BASE", "Cell", "Setting", "report", "run_from_command_line", "run_study", "table"]
 
@@ -99,9 +101,10 @@ class Cell:
     def folder(self) -> Path:
         """Named after the whole configuration, so that a changed one never meets the results of another."""
         slug = re.sub(r"\W+", "-", self.setting.name).strip("-").lower()
-        encoder = self.setting.encoder.__qualname__ if self.setting.encoder else ""
-        digest = hashlib.sha256((self.train.to_json() + encoder).encode()).hexdigest()[:8]
-        return self.out / "cells" / f"{slug}-seed{self.seed}-{digest}"
+        encoder = inspect.getsource(self.setting.encoder) if self.setting.encoder else ""
+        identity = dataclasses.replace(self.train, workers=0).to_json() + encoder  # workers change no clip
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        return self.out / "cells" / f"{slug[:60]}-seed{self.seed}-{digest}"
 
     @property
     def error_file(self) -> Path:
@@ -111,8 +114,10 @@ class Cell:
     @property
     def result(self) -> dict[str, Any] | None:
         """What `run_cell` wrote, or None before that."""
-        file = self.folder / "result.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        try:
+            return json.loads((self.folder / "result.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):  # cut short by a full disk, say: then it is done again
+            return None
 
 
 def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
@@ -122,7 +127,7 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
     trained = train(config, cell.folder, cell.setting.encoder, bar=bar)
     device, loader = trained.device, trained.test_loader
     plain = evaluate(trained.model, loader, device)
-    shuffled = evaluate(trained.model, loader, device, change=shuffle_frames)
+    shuffled = evaluate(trained.model, loader, device, change=shuffle_frames())
     swapped = evaluate(trained.model, loader, device, change=swap_halves)
     reverse = torch.tensor([DATASETS[config.data].reversed_label(label) for label in plain.labels.tolist()])
     result = {
@@ -160,15 +165,19 @@ def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs
         jobs: cells at a time.
 
     Raises:
-        ValueError: on a setting that cannot be built, or two with the same name.
+        ValueError: on a setting that cannot be built or does not fit its data, on two of one name, without seeds.
+        OSError: if `out` cannot be written.
     """
-    names = [setting.name for setting in settings]
-    if len(set(names)) < len(names):
-        raise ValueError(f"settings share a name: {', '.join(names)}")
+    if jobs < 1:
+        raise ValueError(f"jobs {jobs} is not positive")
     for setting in settings:
-        with torch.device("meta"):
-            setting.build()
+        _check_setting(setting)
     cells = [Cell(setting, seed, out) for seed in seeds for setting in settings]
+    if not cells:
+        raise ValueError("a study needs at least one setting and one seed")
+    if len({cell.folder for cell in cells}) < len(cells):
+        raise ValueError(f"settings share a name: {', '.join(setting.name for setting in settings)}")
+    out.mkdir(parents=True, exist_ok=True)
     waiting = [cell for cell in cells if cell.result is None]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = _process_context()
@@ -186,18 +195,32 @@ def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs
             for slot, (cell, process) in list(running.items()):
                 if process.exitcode is not None:
                     if process.exitcode < 0:  # by a signal, such as the system's when memory ran out: it left no word
+                        cell.folder.mkdir(parents=True, exist_ok=True)
                         cell.error_file.write_text(f"killed by signal {-process.exitcode}\n")
                     del running[slot]
                     progress.update()
     except KeyboardInterrupt:
         for _, process in running.values():
-            process.join(5)
-            process.kill()
-        progress.close()
+            process.join(5)  # the terminal told them too; they need no more than this to leave
         print(f"\nstopped; the same command goes on from here ({out})", file=sys.stderr)
         raise SystemExit(130) from None
-    progress.close()
+    finally:
+        for _, process in running.values():
+            process.kill()
+        progress.close()
     return cells
+
+
+def _check_setting(setting: Setting) -> None:
+    config, dataset = setting.train.model, DATASETS[setting.train.data]
+    with torch.device("meta"):
+        setting.build()
+    clip = tuple(dataset("train")[0][0].shape)
+    if clip != config.input_shape:
+        raise ValueError(f"{setting.name}: the model takes {config.input_shape}, {setting.train.data} has {clip}")
+    classes = len(dataset.classes)
+    if config.num_classes != classes:
+        raise ValueError(f"{setting.name}: num_classes is {config.num_classes}, {setting.train.data} has {classes}")
 
 
 def _run_cell_logged(cell: Cell, threads: int, bar: int) -> None:
@@ -289,10 +312,11 @@ def run_from_command_line(
     Returns:
         The exit code: 0, or 1 if cells failed, or 2 if a setting cannot be built.
     """
-    parser = ArgumentParser(description=question, formatter_class=_HelpAsWritten)
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds: 0, 1, ... (default: 1)")
-    parser.add_argument("--out", type=Path, default=Path(out), help=f"folder of the study (default: {out})")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, which share the cores (default: 1)")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no cell outlives its study
+    parser = ArgumentParser(description=question, formatter_class=_HelpAsWritten, allow_abbrev=False)
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds: 0, 1, ...")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of the study")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, which share the cores")
     parser.add_class_arguments(TrainConfig, skip={"seed", "model.variant"})
     defaults = dataclasses.asdict(base)
     del defaults["seed"], defaults["model"]["variant"]
@@ -302,7 +326,7 @@ def run_from_command_line(
         instantiated = vars(parser.instantiate(options))
         seeds, out_dir, jobs = (instantiated.pop(name) for name in ("seeds", "out", "jobs"))
         cells = run_study(settings(TrainConfig(**instantiated)), range(seeds), out_dir, jobs)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     return report(cells, out_dir)
@@ -317,13 +341,11 @@ def report(cells: Sequence[Cell], out: Path) -> int:
     if finished:
         machines = sorted({cell.result["machine"] for cell in finished if cell.result})
         seeds = len({cell.seed for cell in finished})
-        note = (
-            f"{seeds} seed{'s' if seeds > 1 else ''}; accuracies in percent, mean ± standard deviation. "
-            + "; ".join(machines)
-        )
-        print(f"{note}\n\nwritten to {out}: table.md, accuracy_vs_gmacs.png, curves.png, clips.png")
+        spread = f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else "one seed"
+        note = f"Accuracies in percent; {spread}. {'; '.join(machines)}"
         write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n\n{note}\n"))
         _draw(finished, out)
+        print(f"{note}\n\nwritten to {out}: table.md, accuracy_vs_gmacs.png, curves.png, clips.png")
     for cell in failed:
         print(f"FAILED {cell.setting.name}, seed {cell.seed}: {cell.error_file}", file=sys.stderr)
     return 1 if failed else 0
@@ -338,8 +360,7 @@ def _draw(finished: Sequence[Cell], out: Path) -> None:
     plots.accuracy_vs_gmacs(costs, ceilings, out / "accuracy_vs_gmacs.png")
     curves: dict[str, list[list[dict[str, float]]]] = {}
     for cell in finished:
-        lines = (cell.folder / "metrics.jsonl").read_text().splitlines()
-        curves.setdefault(cell.setting.name, []).append([json.loads(line) for line in lines])
+        curves.setdefault(cell.setting.name, []).append(read_metrics(cell.folder / "metrics.jsonl"))
     plots.curves(curves, out / "curves.png")
     dataset = DATASETS[finished[0].train.data]
     plots.clips(dataset("train"), dataset.classes, out / "clips.png")

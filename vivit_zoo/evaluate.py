@@ -37,7 +37,7 @@ def evaluate(
         model: any callable from videos to logits (b, classes); put modules into evaluation mode yourself.
         batches: such as a `DataLoader`.
         device: where the model lives.
-        change: applied to each batch of videos before the model, such as `shuffle_frames`.
+        change: applied to each batch of videos before the model, such as `shuffle_frames()`.
 
     Raises:
         ValueError: if there are no batches.
@@ -46,7 +46,7 @@ def evaluate(
     for video, label in batches:
         video = video.to(device)
         logits.append(model(video if change is None else change(video)).float().cpu())
-        labels.append(label)
+        labels.append(label.cpu())
     if not logits:
         raise ValueError("nothing to evaluate: the data set is empty")
     return Scores(torch.cat(logits), torch.cat(labels))
@@ -78,11 +78,18 @@ def average_views(model: Callable[[Tensor], Tensor | dict[str, Tensor]], views: 
     return torch.stack(logits).mean(0)
 
 
-def shuffle_frames(video: Tensor) -> Tensor:
-    """The frames of each clip in a random order of its own, the same at every call: (b, c, t, h, w) -> same."""
-    generator = torch.Generator().manual_seed(0)
-    order = torch.rand(video.shape[0], video.shape[2], generator=generator).argsort(dim=1).to(video.device)
-    return video.gather(2, order[:, None, :, None, None].expand_as(video))
+def shuffle_frames(seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """A change for `evaluate`: the frames of each clip in a random order of its own, (b, c, t, h, w) -> same.
+
+    The n-th clip it is given gets the n-th order of the seed, however the clips are cut into batches.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def shuffle(video: Tensor) -> Tensor:
+        order = torch.stack([torch.randperm(video.shape[2], generator=generator) for _ in video]).to(video.device)
+        return video.gather(2, order[:, None, :, None, None].expand_as(video))
+
+    return shuffle
 
 
 def swap_halves(video: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -37,12 +38,13 @@ class TrainConfig:
     Args:
         model: the model's configuration.
         data: a key of `DATASETS`.
-        train_clips, test_clips: number of clips of the two splits.
+        train_clips: number of clips to train on.
+        test_clips: number of clips of the final test.
         steps: number of optimiser steps.
         batch_size: clips a step.
         lr: peak learning rate of AdamW, after `warmup_steps` of linear warm-up; a cosine leads to 0 at the last step.
         weight_decay: decay of the matrices; positions, class tokens, norms and biases have none.
-        warmup_steps: see `lr`.
+        warmup_steps: see `lr`; at most half of the steps.
         clip_grad: largest gradient norm; larger ones are scaled down to it.
         label_smoothing: in [0, 1).
         seed: of the initial weights, dropout and the order of the clips.
@@ -74,9 +76,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.data not in DATASETS:
             raise ValueError(f"data {self.data!r} is unknown; choose from {', '.join(DATASETS)}")
-        for name in ("train_clips", "test_clips", "steps", "batch_size", "eval_every", "eval_clips"):
-            if getattr(self, name) < 1:
+        for name, known in {"device": ("auto", "cpu", "cuda"), "precision": ("auto", "bf16", "fp32")}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; choose from {', '.join(known)}")
+        for name in ("train_clips", "test_clips", "steps", "batch_size", "eval_every", "eval_clips", "lr", "clip_grad"):
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} {getattr(self, name)} is not positive")
+        for name in ("weight_decay", "warmup_steps", "seed", "workers"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} {getattr(self, name)} is negative")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing {self.label_smoothing} is not in [0, 1)")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device 'cuda' is not available here; use 'auto' or 'cpu'")
 
@@ -115,9 +125,13 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         run_dir: folder of this run alone; made if missing.
         encoder: as for `ViViT`, an encoder of your own.
         bar: line of the terminal for the progress bar.
+
+    Raises:
+        ValueError: if `run_dir` holds a run of another configuration, or its checkpoint cannot be read.
+        FloatingPointError: if the loss is no longer finite.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.json").write_text(config.to_json())
+    _claim(run_dir / "config.json", config)
     cpu = config.device == "cpu"
     accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if _use_bf16(config.precision, cpu) else "no")
     set_seed(config.seed)
@@ -132,11 +146,11 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     checkpoint_file = run_dir / "checkpoint.pt"
     done, seconds = 0, 0.0
     if checkpoint_file.exists():
-        checkpoint = torch.load(checkpoint_file, weights_only=True)
+        checkpoint = _read_checkpoint(checkpoint_file)
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         torch.set_rng_state(checkpoint["rng"])
-        torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
+        torch.cuda.set_rng_state_all(checkpoint["cuda_rng"][: torch.cuda.device_count()])
         done, seconds, memory.floor = checkpoint["step"], checkpoint["seconds"], checkpoint["peak_bytes"]
     metrics = _Metrics(run_dir / "metrics.jsonl", keep_until=done)
 
@@ -160,7 +174,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     model.train()
     started = time.perf_counter()
     for step, (video, label) in steps:
-        lr = config.lr * warmup_cosine(step, config.warmup_steps, config.steps)
+        lr = config.lr * warmup_cosine(step, min(config.warmup_steps, config.steps // 2), config.steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
         with accelerator.autocast():
@@ -172,8 +186,10 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         losses.append(loss.detach())
 
         if (step + 1) % config.eval_every == 0 or step + 1 == config.steps:
+            mean_loss = torch.stack(losses).mean().item()  # waits for the device, so before the clock is read
             seconds += time.perf_counter() - started
-            mean_loss = torch.stack(losses).mean().item()
+            if not math.isfinite(mean_loss):
+                raise FloatingPointError(f"the loss is {mean_loss} after step {step + 1}; a smaller lr may help")
             accuracy = evaluate(model.eval(), eval_loader, accelerator.device).accuracy()
             metrics.write(step=step + 1, loss=mean_loss, lr=lr, accuracy=accuracy)
             checkpoint = {
@@ -225,7 +241,17 @@ def _loader(dataset: Dataset, config: TrainConfig, order: Sampler[int] | None = 
     # A generator of its own: a loader that starts draws a seed, from the global state by default, and would so change
     # the dropout of a resumed run.
     own = torch.Generator()
-    return DataLoader(dataset, config.batch_size, sampler=order, num_workers=config.workers, generator=own)
+    # Cells run in processes of a fork server, which would start the workers anew, with all imports; a fork has them.
+    context = "fork" if config.workers and sys.platform == "linux" else None
+    return DataLoader(
+        dataset,
+        config.batch_size,
+        sampler=order,
+        num_workers=config.workers,
+        generator=own,
+        multiprocessing_context=context,
+        persistent_workers=config.workers > 0,
+    )
 
 
 def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
@@ -238,6 +264,31 @@ def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
 def cpu_capabilities() -> Mapping[str, Any]:
     """What torch knows of this CPU, such as "cpu_name" and "amx_bf16"; nothing before torch 2.13."""
     return getattr(torch.cpu, "get_capabilities", dict)()
+
+
+def _claim(file: Path, config: TrainConfig) -> None:
+    """Write the configuration, unless another one stands there; `workers` may differ, it changes no result."""
+    mine = json.loads(config.to_json()) | {"workers": None}
+    if file.exists() and json.loads(file.read_text()) | {"workers": None} != mine:
+        raise ValueError(f"{file} is of a run with another configuration; choose another folder, or delete this one")
+    write_whole(file, lambda part: part.write_text(config.to_json()))
+
+
+def _read_checkpoint(file: Path) -> dict[str, Any]:
+    try:
+        return torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises many kinds for a broken file, some without its name
+        raise ValueError(f"{file} cannot be read ({error}); delete it to start this run anew") from error
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl; one that was cut short, which can only be the last, is left out."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    found = []
+    for line in lines:
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
 
 
 def _use_bf16(precision: str, cpu: bool) -> bool:
@@ -254,9 +305,8 @@ class _Metrics:
 
     def __init__(self, file: Path, keep_until: int) -> None:
         self.file = file
-        lines = file.read_text().splitlines() if file.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= keep_until]
-        file.write_text("".join(line + "\n" for line in kept))
+        kept = [json.dumps(line) + "\n" for line in read_metrics(file) if line["step"] <= keep_until]
+        write_whole(file, lambda part: part.write_text("".join(kept)))
 
     def write(self, **values: Any) -> None:
         with self.file.open("a") as file:
