@@ -15,12 +15,21 @@ def test_summary_of_other_sizes_claims_no_paper(capsys):
     assert main(["summary", "S/16x2", "--frames", "8", "--image-size", "64", "96", "--temporal-depth", "2"]) == 0
     out = capsys.readouterr().out
     assert "factorised_encoder, temporal_depth=2" in out
-    assert all(line.endswith("-") for line in out.splitlines()[1:6])
+    assert all(line.endswith("-") for line in out.splitlines()[1:7])
+
+
+def test_summary_where_a_size_has_not_every_variant(capsys):
+    assert main(["summary", "Ti/16x2", "--temporal-depth", "0", "--frames", "4", "--image-size", "32"]) == 0
+    out = capsys.readouterr().out
+    assert "factorised_dot_product: factorised dot-product attention halves the heads; num_heads 3 is odd" in out
+    assert out.count("temporal_depth=0") == 1
 
 
 def test_wrong_name_and_wrong_size(capsys):
     assert main(["summary", "B16"]) == 2
     assert "vivit-zoo: model name 'B16' is unknown" in capsys.readouterr().err
+    assert main(["summary", "B/16x2", "--image-size", "64", "96", "128"]) == 2
+    assert "image_size takes 2 numbers, got (64, 96, 128)" in capsys.readouterr().err
     assert main(["summary", "B/16x2", "--frames", "31"]) == 2
     assert "31 frames are not divisible by the tubelet's 2; use 30" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""The code blocks of the README and the docs run, and the README's commands are the ones that CI runs."""
+"""The code blocks of the README and the docs run, their links lead somewhere, their numbers are the scripts'."""
 
 import re
 from pathlib import Path

@@ -118,6 +118,16 @@ def test_other_bad_videos():
         ({"num_classes": -1}, "num_classes takes whole numbers from 0, got -1"),
         ({"drop_path": 1.0}, r"drop_path 1.0 is not in \[0, 1\)"),
         ({"mlp_ratio": 0}, "mlp_ratio 0 is not positive"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio nan is not positive"),
+        ({"temporal_mlp_ratio": -1}, "temporal_mlp_ratio -1 is not positive"),
+        ({"drop": "0.1"}, r"drop '0.1' is not in \[0, 1\)"),
+        ({"variant": ["joint"]}, r"variant \['joint'\] is unknown"),
+        ({"image_size": 8.0}, "image_size takes 2 numbers, got 8.0"),
+        ({"tubelet_size": 2}, "tubelet_size takes 3 numbers, got 2"),
+        ({"qkv_bias": "no"}, "qkv_bias is True or False, got 'no'"),
+        ({"num_classes": {"a.b": 3}}, "'a.b' cannot name a head"),
+        ({"num_classes": {"keys": 3}}, "'keys' cannot name a head"),
+        ({"num_frames": 32, "sampled_frames": 2}, "3 frames that sampled_frames=2 picks are not divisible"),
     ],
 )
 def test_bad_configurations_say_what_would_do(changes, message):
@@ -132,6 +142,13 @@ def test_unknown_fields_are_refused_with_the_nearest_name():
         create_model("B/16x2", num_frame=8)
     with pytest.raises(ValueError, match=r"model name 'B16x2' is unknown.*such as B/16x2.*Ti, S, B, L, H"):
         create_model("B16x2")
+
+
+def test_heads_of_a_configuration_are_its_own():
+    heads = {"noun": 3}
+    config = tiny_config(num_classes=heads)
+    heads["noun"] = -5
+    assert config.num_classes == {"noun": 3}
 
 
 def test_configuration_is_frozen_and_keyword_only():

@@ -75,14 +75,32 @@ def test_joint_variant_equals_transformers(dtype, tolerance):
     theirs.backward(cotangent)
     their_gradient = their_video.grad.transpose(1, 2)
     assert (video.grad - their_gradient).abs().max() < tolerance * their_gradient.abs().max()
-    pairs = {
-        "encoder.blocks.0.mlp.fc1.weight": "vivit.layers.0.mlp.fc1.weight",
-        "encoder.blocks.1.attn.proj.weight": "vivit.layers.1.attention.o_proj.weight",
-        "head.bias": "classifier.bias",
+    for name, their_name in gradient_pairs(model.config.depth):
+        ours = model.get_parameter(name).grad
+        peers = torch.cat([peer.get_parameter(one).grad.flatten() for one in their_name.split()]).view_as(ours)
+        assert (ours - peers).abs().max() < tolerance * max(peers.abs().max(), 1), name
+    their_positions = peer.vivit.embeddings.position_embeddings.grad[0]
+    our_positions = model.encoder.pos_embed.table.grad.flatten(0, 1)
+    assert (our_positions - their_positions[1:]).abs().max() < tolerance * their_positions.abs().max()
+    their_token = peer.vivit.embeddings.cls_token.grad.flatten()
+    assert (model.encoder.cls_token.token.grad - their_token).abs().max() < tolerance * max(their_token.abs().max(), 1)
+
+
+def gradient_pairs(depth):
+    """Our name of each weight and bias of the blocks, the tubelets, the last norm and the head, and theirs."""
+    ends = {
+        "tubelet_embed.proj": "vivit.embeddings.patch_embeddings.projection",
+        "encoder.norm": "vivit.layernorm",
+        "head": "classifier",
     }
-    for name, their_name in pairs.items():
-        ours, peers = model.get_parameter(name).grad, peer.get_parameter(their_name).grad
-        assert (ours - peers).abs().max() < tolerance * peers.abs().max(), name
+    parts = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj"}
+    parts |= {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+    blocks = {f"encoder.blocks.{i}.{a}": f"vivit.layers.{i}.{b}" for i in range(depth) for a, b in parts.items()}
+    for kind in ("weight", "bias"):
+        yield from ((f"{ours}.{kind}", f"{theirs}.{kind}") for ours, theirs in (ends | blocks).items())
+        for i in range(depth):
+            theirs = " ".join(f"vivit.layers.{i}.attention.{name}_proj.{kind}" for name in QKV)
+            yield f"encoder.blocks.{i}.attn.qkv.{kind}", theirs
 
 
 def test_block_equals_timm():

@@ -97,6 +97,12 @@ def test_positions_are_added_place_by_place(grid, lead):
     torch.testing.assert_close(pos_embed(x) - x, pos_embed.table.expand_as(x))
 
 
+def test_positions_of_another_grid_are_refused():
+    """One frame would broadcast over a table of three."""
+    with pytest.raises(ValueError, match=r"\(2, 1, 4, 8\) do not end in the positions' \(3, 4, 8\)"):
+        PosEmbed(3, 4, dim=8)(torch.zeros(2, 1, 4, 8))
+
+
 def test_fixed_positions_know_the_frame_and_are_not_trained_or_saved():
     pos_embed = PosEmbed(3, 20, dim=24, fixed=sincos_3d, frame=(4, 5))
     torch.testing.assert_close(pos_embed.table, sincos_3d((3, 4, 5), 24).view(3, 20, 24))

@@ -116,31 +116,37 @@ def _device(name: str) -> torch.device:
 def _summary(options: argparse.Namespace) -> int:
     changes = _given(num_frames=options.frames, image_size=_pair(options.image_size), num_classes=options.classes)
     printed = [(fields, gflops) for name, fields, gflops, _ in MODELS if name == options.name]
+    deep = _given(temporal_depth=options.temporal_depth)
 
     rows: list[dict[str, Any]] = [{"variant": variant} for variant in ENCODERS]
-    if options.temporal_depth is not None:
-        rows[1]["temporal_depth"] = options.temporal_depth
-    rows.append({"variant": "factorised_encoder", "temporal_depth": 0})
-    if not changes:
-        rows += [fields for fields, _ in printed if fields not in rows]
-
-    print(f"{'variant':<58} {'params':>13} {'GMACs':>10} {'paper GFLOPs':>13} {'printed':>8}")
-    for row in rows:
+    rows += [{"variant": "factorised_encoder"} | deep, {"variant": "factorised_encoder", "temporal_depth": 0}]
+    rows += [] if changes else [fields for fields, _ in printed]
+    lines = [f"{'variant':<58} {'params':>13} {'GMACs':>10} {'paper GFLOPs':>13} {'printed':>8}"]
+    notes = []
+    for row in [row for i, row in enumerate(rows) if row not in rows[:i]]:
         config = named_config(options.name, **(row | changes))
         make, shape = partial(ViViT, config), (1, *config.input_shape)
-        with torch.device("meta"):
-            params = count_params(make())
         label = ", ".join(value if field == "variant" else f"{field}={value}" for field, value in row.items())
+        try:
+            with torch.device("meta"):
+                params = count_params(make())
+        except ValueError as error:  # this size has no such variant: three heads cannot be halved
+            lines.append(f"{label:<58} {'-':>13} {'-':>10} {'-':>13} {'-':>8}")
+            notes.append(f"{label}: {error}")
+            continue
         in_paper = [gflops for fields, gflops in printed if fields == row and not changes]
-        print(
+        lines.append(
             f"{label:<58} {params:>13,} {count_macs(make, shape) / 1e9:>10.2f} {paper_gflops(make, shape):>13.1f}"
             f" {in_paper[0] if in_paper else '-':>8}"
         )
-    print(
-        "GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper\n"
-        "counted; printed: in the paper, where it prints this model."
-    )
+    lines += [*notes, _LEGEND]
+    print("\n".join(lines))
     return 0
+
+
+_LEGEND = """\
+GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper counted;
+printed: in the paper, where it prints this model."""
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -163,4 +169,5 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _pair(size: list[int] | None) -> tuple[int, ...] | None:
+    """Height and width from one number or two; more are for the configuration to refuse."""
     return None if size is None else tuple(size * 2 if len(size) == 1 else size)

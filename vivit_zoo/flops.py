@@ -1,6 +1,7 @@
 """What one forward pass costs, counted on the meta device: matrix products, and the paper's own "GFLOPs".
 
-Both work on any module that maps one video batch, the user's own variants included; nothing is computed.
+Both work on any module that maps one video batch; nothing is computed. The paper's convention knows the operations that
+a ViViT is made of (linear layers, LayerNorm, GELU, attention, additions, means); others count by their matrix products.
 """
 
 from collections.abc import Callable

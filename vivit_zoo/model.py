@@ -105,9 +105,12 @@ class ViViTConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        size = self.image_size
-        object.__setattr__(self, "image_size", (size, size) if isinstance(size, int) else tuple(size))
-        object.__setattr__(self, "tubelet_size", tuple(self.tubelet_size))
+        for name, length in {"image_size": 2, "tubelet_size": 3}.items():
+            value = getattr(self, name)
+            value = (value, value) if name == "image_size" and isinstance(value, int) else value
+            fits = isinstance(value, tuple | list) and len(value) == length
+            _check(fits, f"{name} takes {length} numbers, got {value!r}")
+            object.__setattr__(self, name, tuple(value))
 
         choices: dict[str, Collection[str | None]] = {
             "variant": ENCODERS,
@@ -118,9 +121,10 @@ class ViViTConfig:
         }
         for name, known in choices.items():
             value = getattr(self, name)
-            _check(value in known, f"{name} {value!r} is unknown; choose from {', '.join(map(str, known))}")
-        for name, length in {"image_size": 2, "tubelet_size": 3}.items():
-            _check(len(getattr(self, name)) == length, f"{name} takes {length} numbers, got {getattr(self, name)}")
+            _check(
+                isinstance(value, str | None) and value in known,
+                f"{name} {value!r} is unknown; choose from {', '.join(map(str, known))}",
+            )
         for name in ("num_frames", "in_chans", "dim", "depth", "num_heads", "image_size", "tubelet_size"):
             _check_counts(name, getattr(self, name), least=1)
         for name in ("sampled_frames", "temporal_num_heads", "representation_size"):
@@ -128,15 +132,23 @@ class ViViTConfig:
         _check_counts("temporal_depth", self.temporal_depth, least=0, optional=True)
         _check_counts("reg_tokens", self.reg_tokens, least=0)
         if isinstance(self.num_classes, Mapping):
+            object.__setattr__(self, "num_classes", dict(self.num_classes))
             _check(bool(self.num_classes), "num_classes {} has no head; give at least one, or 0 for none")
             for name, count in self.num_classes.items():
+                usable = isinstance(name, str) and name.isidentifier() and not hasattr(nn.ModuleDict, name)
+                _check(usable, f"{name!r} cannot name a head; use a word like noun or verb_class")
                 _check_counts(f"num_classes[{name!r}]", count, least=1)
         else:
             _check_counts("num_classes", self.num_classes, least=0)
         for name in ("drop", "attn_drop", "drop_path"):
-            _check(0.0 <= getattr(self, name) < 1.0, f"{name} {getattr(self, name)} is not in [0, 1)")
-        for name in ("mlp_ratio", "norm_eps"):
-            _check(getattr(self, name) > 0, f"{name} {getattr(self, name)} is not positive")
+            value = getattr(self, name)
+            _check(_is_number(value) and 0.0 <= value < 1.0, f"{name} {value!r} is not in [0, 1)")
+        for name in ("mlp_ratio", "norm_eps", "temporal_mlp_ratio"):
+            value = getattr(self, name)
+            positive = _is_number(value) and 0 < value < 1e6
+            _check(positive or (value is None and name.startswith("temporal")), f"{name} {value!r} is not positive")
+        for name in ("qkv_bias", "pre_norm"):
+            _check(isinstance(getattr(self, name), bool), f"{name} is True or False, got {getattr(self, name)!r}")
 
         for name, heads in {"num_heads": self.num_heads, "temporal_num_heads": self.temporal_num_heads}.items():
             _check(not heads or self.dim % heads == 0, f"dim {self.dim} is not divisible by {name} {heads}")
@@ -147,10 +159,11 @@ class ViViTConfig:
             f"image_size {height}x{width} is not divisible by the tubelet's {ph}x{pw}; use "
             f"{max(ph, height - height % ph)}x{max(pw, width - width % pw)} or another tubelet_size",
         )
+        picked = "" if self.sampled_frames is None else f" that sampled_frames={self.sampled_frames} picks"
+        advice = f"use {max(pt, frames - frames % pt)}" if self.sampled_frames is None else "choose another number"
         _check(
             frames % pt == 0,
-            f"{frames} frames are not divisible by the tubelet's {pt}; use {max(pt, frames - frames % pt)} or another "
-            "tubelet_size",
+            f"{frames} frames{picked} are not divisible by the tubelet's {pt}; {advice} or another tubelet_size",
         )
 
     @property
@@ -215,6 +228,10 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_counts(name: str, value: Any, least: int, optional: bool = False) -> None:
     for count in value if isinstance(value, tuple) else (value,):
         fits = isinstance(count, int) and not isinstance(count, bool) and count >= least
@@ -272,7 +289,8 @@ class ViViT(nn.Module):
         """The encoder's pooled output: (b, c, T, H, W) -> (b, d).
 
         For one vector a token, before pooling: `model.encoder.forward_features(model.tubelet_embed(video))`, or with
-        `encoder.spatial` in place of `encoder` in the factorised encoder.
+        `encoder.spatial` in place of `encoder` in the factorised encoder; under uniform frame sampling
+        `model.sample_frames` comes first.
         """
         self._check_video(video)
         return self.encoder(self.tubelet_embed(self.sample_frames(video)))
@@ -415,10 +433,11 @@ class ViViT(nn.Module):
             wrong = [
                 f"{n} {got} instead of {w}" for n, got, w in zip(names, video.shape[1:], want, strict=True) if got != w
             ]
-            layout = "; the layout is (b, c, t, h, w)" if sorted(video.shape[1:]) == sorted(want) else ""
+            mixed_up = sorted(video.shape[1:]) == sorted(want)
+            advice = "resize or resample the clip, or build the model with a configuration that has these sizes"
             raise ValueError(
-                f"video of shape {tuple(video.shape)} has {', '.join(wrong)}{layout}; resize or resample the clip, or "
-                "build the model with a configuration that has these sizes"
+                f"video of shape {tuple(video.shape)} has {', '.join(wrong)}; "
+                + ("the layout is (b, c, t, h, w)" if mixed_up else advice)
             )
         if video.shape[0] == 0:
             raise ValueError(f"the batch is empty: shape {tuple(video.shape)}")

@@ -41,7 +41,7 @@ def accuracy_vs_gmacs(
 
 
 def curves(metrics: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], file: Path) -> None:
-    """Training loss and test accuracy over the steps, a colour a setting, a line a seed.
+    """Training loss and accuracy on some test clips over the steps, a colour a setting, a line a seed.
 
     Args:
         metrics: setting -> for each seed the lines of its metrics.jsonl, with "step", "loss" and "accuracy" in [0, 1].
@@ -55,7 +55,7 @@ def curves(metrics: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], file:
             left.plot(steps, [line["loss"] for line in lines], color=f"C{i}", label=None if j else name)
             right.plot(steps, [100 * line["accuracy"] for line in lines], color=f"C{i}")
     left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
-    right.set(xlabel="step", ylabel="test accuracy, %", ylim=(0, 104))
+    right.set(xlabel="step", ylabel="accuracy on the way, %", ylim=(0, 104))
     fig.legend(loc="outside right upper", fontsize="small")
     fig.savefig(file, dpi=120)
 

@@ -85,7 +85,7 @@ class SampleFrames(nn.Module):
         return x.index_select(2, self.indices)
 
     def extra_repr(self) -> str:
-        return f"indices={self.indices.tolist()}"
+        return f"{len(self.indices)} frames"
 
 
 def sincos_1d(sizes: tuple[int, ...], dim: int) -> Tensor:
@@ -130,6 +130,9 @@ class PosEmbed(nn.Module):
         fixed: None for a learned table that starts from N(0, 0.02), or a function of (sizes, dim) that makes a fixed
             one: `sincos_1d`, `sincos_3d`.
         frame: (h, w) where the grid's last axis is a plane of h·w places, for fixed tables that tell rows from columns.
+
+    Raises:
+        ValueError: in forward, on tokens of another grid.
     """
 
     table: Tensor
@@ -150,6 +153,9 @@ class PosEmbed(nn.Module):
             self.register_buffer("table", fixed(sizes, dim).reshape(*grid, dim), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Else a grid of one place, such as a single frame, would be repeated over the table without a word.
+        if x.shape[-self.table.ndim :] != self.table.shape:
+            raise ValueError(f"tokens of shape {tuple(x.shape)} do not end in the positions' {tuple(self.table.shape)}")
         return x + self.table
 
     def extra_repr(self) -> str:
