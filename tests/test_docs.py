@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vivit_zoo.weights import WeightsError
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A block that begins with ```python hub needs the network.
@@ -18,7 +20,12 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_block_runs(block):
-    exec(compile(block, "block", "exec"), {})
+    try:
+        exec(compile(block, "block", "exec"), {})
+    except WeightsError as error:
+        if "cannot be reached" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 def test_blocks_were_found():
