@@ -282,7 +282,8 @@ def _read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is no safetensors file, or is cut short: {error}") from error
     except Exception as error:
         # torch's restricted unpickler fails in as many ways as files can be broken; there is no common class of these.
-        first = str(error).split("\n")[0]
+        # Only its first sentence: the next ones advise to switch the restriction off.
+        first = str(error).split("\n")[0].split(". ")[0]
         raise WeightsError(
             f"{path} was not loaded: it is cut short or holds more than tensors, and only tensors are read, so that no "
             f"code in it runs ({first})"
