@@ -37,7 +37,10 @@ def from_pretrained(model, monkeypatch):
 
 def test_views_are_averaged_as_raw_logits():
     views = torch.randn(2, 5, 1, 3, 4, 4)
-    model = lambda video: video.flatten(1)[:, :7]  # noqa: E731
+
+    def model(video):
+        return video.flatten(1)[:, :7]
+
     expected = sum(model(views[:, v]) for v in range(5)) / 5
     torch.testing.assert_close(average_views(model, views), expected)
     torch.testing.assert_close(average_views(model, iter(views.unbind(1))), expected)

@@ -37,7 +37,10 @@ def test_swapping_halves(b, half):
 
 def test_accuracy_counts_clips_not_batches():
     """Batches of different sizes weigh by their clips."""
-    model = lambda video: torch.nn.functional.one_hot(video[:, 0].long(), 3).float()  # noqa: E731
+
+    def model(video):
+        return torch.nn.functional.one_hot(video[:, 0].long(), 3).float()
+
     batches = [(torch.tensor([[0], [1], [2]]), torch.tensor([0, 1, 1])), (torch.tensor([[2]]), torch.tensor([0]))]
     scores = evaluate(model, batches)
     assert scores.accuracy() == 0.5

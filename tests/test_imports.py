@@ -31,7 +31,7 @@ MAY_IMPORT_OF_OURS = {
     "augment": set(),
     "classify": {"augment", "evaluate", "model", "video"},
     "cli": {"augment", "classify", "encoders", "flops", "model", "paper", "vivit_zoo"},
-    "__init__": {"model"},
+    "__init__": {"model", "weights"},  # the second only when it is asked for
     "ablation": {"model", "datasets", "evaluate", "flops", "train", "plots", "vivit_zoo"},
 }
 
@@ -85,6 +85,14 @@ def test_variants_are_told_apart_in_one_place():
             if isinstance(node, ast.Compare | ast.Match):
                 literals = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
                 assert not literals & ENCODERS.keys(), f"{file.name}: {ast.unparse(node)}"
+
+
+def test_weights_are_offered_at_the_top():
+    from vivit_zoo.weights import init_from_image
+
+    assert vivit_zoo.init_from_image is init_from_image
+    with pytest.raises(AttributeError, match="no attribute 'init_from_video'"):
+        getattr(vivit_zoo, "init_from_" + "video")
 
 
 def test_library_never_imports_experiments():
