@@ -68,6 +68,20 @@ def test_one_block_of_each_variant_mixes_what_the_paper_says():
     assert mixed == {"joint": everywhere, "factorised_self_attention": everywhere, "factorised_dot_product": cross}
 
 
+def test_unpooled_tokens_of_the_joint_model_are_time_major():
+    """With attention that leaves each token to itself, one changed place moves one token: t·n + place."""
+
+    def own_token_only(q, k, v, dropout=0.0):
+        return v
+
+    encoder = make("joint", global_pool="avg", attend=own_token_only)
+    x = grid(1, 3, 5, 8)
+    changed = x.clone()
+    changed[0, 1, 3] += grid(8, seed=1)
+    moved = (encoder.forward_features(changed) - encoder.forward_features(x)).abs().amax(-1)[0] > 1e-9
+    assert moved.nonzero().flatten().tolist() == [1 * 5 + 3]
+
+
 def test_spatial_encoder_of_model_2_sees_one_frame():
     encoder = make("factorised_encoder")
     x = grid(2, 3, 5, 8)
