@@ -83,7 +83,7 @@ def _views(text: str) -> tuple[int, int]:
 
 
 def _classify(options: argparse.Namespace) -> int:
-    from vivit_zoo.augment import Preprocess
+    from vivit_zoo.preprocess import Preprocess
     from vivit_zoo.classify import Views, classify_files
 
     if options.top < 1:
