@@ -1,0 +1,69 @@
+"""What the machine is, what it can do, and how much of its memory is in use."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+import torch
+
+__all__ = ["PeakMemory", "cpu_capabilities", "describe_machine", "use_bf16"]
+
+
+def cpu_capabilities() -> Mapping[str, Any]:
+    """What torch knows of this CPU, such as "cpu_name" and "amx_bf16"; nothing before torch 2.13."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
+def describe_machine(device: torch.device) -> str:
+    """Device, Python and torch in one line, to stand beside numbers."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        cpu = cpu_capabilities().get("cpu_name", platform.machine())
+        name = f"{cpu} CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    return f"{name}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def use_bf16(precision: str, cpu: bool) -> bool:
+    """Whether to compute in bfloat16: "bf16" and "fp32" say so; "auto" asks whether the hardware multiplies it natively.
+
+    Args:
+        precision: "auto", "bf16" or "fp32".
+        cpu: whether the CPU is to compute although there may be a GPU.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available() and not cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without AMX a CPU emulates bfloat16, up to several hundred times slower than float32.
+    return bool(cpu_capabilities().get("amx_bf16", False))
+
+
+class PeakMemory:
+    """The most memory since its making beyond what was in use then, and at least `floor`, what it was before a resume.
+
+    Off CUDA a process has one peak for its whole life, so that a run needs a process of its own.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.floor: int | None = 0
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
+        else:
+            self.before = psutil.Process().memory_info().rss
+
+    def peak_bytes(self) -> int | None:
+        """Allocated memory on CUDA, resident memory of the process elsewhere; None on Windows."""
+        if self.floor is None or sys.platform == "win32":
+            return None
+        if self.device.type == "cuda":
+            return max(self.floor, torch.cuda.max_memory_allocated(self.device) - self.before)
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+        return max(self.floor, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - self.before)
