@@ -28,9 +28,9 @@ MAY_IMPORT_OF_OURS = {
     "train": {"model", "datasets", "evaluate"},
     "plots": set(),
     "video": set(),
-    "augment": set(),
-    "classify": {"augment", "evaluate", "model", "video"},
-    "cli": {"augment", "classify", "encoders", "flops", "model", "paper", "vivit_zoo"},
+    "preprocess": set(),
+    "classify": {"evaluate", "model", "preprocess", "video"},
+    "cli": {"classify", "encoders", "flops", "model", "paper", "preprocess", "vivit_zoo"},
     "__init__": {"model", "weights"},  # the second only when it is asked for
     "ablation": {"model", "datasets", "evaluate", "flops", "train", "plots", "vivit_zoo"},
 }

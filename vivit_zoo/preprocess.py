@@ -1,4 +1,4 @@
-"""Clips as a model wants them: preprocessing of decoded frames, as the original code and as transformers do it."""
+"""Clips as a model takes them: preprocessing of decoded frames, as the original code and as transformers do it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-__all__ = ["Layout", "Preprocess", "Style"]
+__all__ = ["Layout", "Preprocess", "Style", "normalise"]
 
 Style = Literal["original", "transformers"]
 Layout = Literal["t h w c", "t c h w", "c t h w"]
@@ -81,10 +82,8 @@ class Preprocess:
         Raises:
             ValueError, TypeError: on anything else than this, with what came and what can be done.
         """
-        if crop not in (None, 0, 1, 2):
-            raise ValueError(f"crop {crop!r} is unknown; None is the centre, 0, 1 and 2 are the three crops of a view")
         clips, batched = _to_clips(video, value_range, layout)
-        done = [torch.stack([self._finish(self._resize(frame), crop) for frame in clip]) for clip in clips]
+        done = [self._scale(self.crop(torch.stack([self._resize(frame) for frame in clip]), crop)) for clip in clips]
         result = rearrange(done, "b t h w c -> b c t h w").contiguous()
         return result if batched else result[0]
 
@@ -103,6 +102,22 @@ class Preprocess:
         """
         return self._resize(torch.from_numpy(np.array(frame))).numpy()
 
+    def crop(self, clip: Tensor | np.ndarray, crop: int | None = None) -> Tensor:
+        """Only the crop, of a resized clip (t, h, w, c) -> (t, h', w', c), a tensor of the same values.
+
+        With `resize` before and `normalise` after, it is the whole preprocessing of the style "original".
+
+        Args:
+            clip: frames as `resize` gives them; any axes may stand in front of h, w, c.
+            crop: as of a call.
+
+        Raises:
+            ValueError: on another crop than None, 0, 1 and 2.
+        """
+        if crop not in (None, 0, 1, 2):
+            raise ValueError(f"crop {crop!r} is unknown; None is the centre, 0, 1 and 2 are the three crops of a view")
+        return _crop(torch.as_tensor(clip), self.crop_size, crop)
+
     def _resize(self, frame: Tensor) -> Tensor:
         height, width, _ = frame.shape
         if self.style == "transformers":
@@ -115,13 +130,27 @@ class Preprocess:
             frame, (max(least_h, height * least_w // width), max(least_w, width * least_h // height))
         )
 
-    def _finish(self, frame: Tensor, crop: int | None) -> Tensor:
-        """Crop and scale: (h, w, c) in [0, 255] -> (h, w, c) float32."""
-        frame = _crop(frame, self.crop_size, crop)
+    def _scale(self, pixels: Tensor) -> Tensor:
+        """From [0, 255] to what the style's models take, float32."""
         if self.style == "original":
-            return frame.float() / 127.5 - 1
+            return pixels.float() / 127.5 - 1
         # In this order and these precisions, which reproduces numpy's results in transformers to the last bit.
-        return ((frame.double() * (1 / 127.5)).float() - 1 - 0.5) / 0.5
+        return ((pixels.double() * (1 / 127.5)).float() - 1 - 0.5) / 0.5
+
+
+def normalise(video: Tensor) -> Tensor:
+    """Pixels as models take them: uint8 in [0, 255] -> float32 in [-1, 1]; floating-point videos are so already.
+
+    To be called on the device, after uint8 has travelled there: a quarter of the bytes. Any axes.
+
+    Raises:
+        TypeError: on other integers.
+    """
+    if video.is_floating_point():
+        return video
+    if video.dtype != torch.uint8:
+        raise TypeError(f"video has dtype {video.dtype}; it is uint8 in [0, 255] or floating-point in [-1, 1]")
+    return video.float() / 127.5 - 1
 
 
 def view_crops(crops: int) -> Sequence[int | None]:
@@ -168,24 +197,20 @@ def _resize_antialiased(frame: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(resized.reshape(height, width, -1)).to(frame.device)
 
 
-def _crop(frame: Tensor, size: tuple[int, int], crop: int | None) -> Tensor:
-    """The crop's pixels of a frame (h, w, c); 0 where there are none."""
-    spare_h, spare_w = (have - want for have, want in zip(frame.shape[:2], size, strict=True))
+def _crop(video: Tensor, size: tuple[int, int], crop: int | None) -> Tensor:
+    """The crop's pixels of frames (..., h, w, c); 0 where there are none."""
+    height, width = video.shape[-3:-1]
+    spare_h, spare_w = height - size[0], width - size[1]
     if crop is None:
         top, left = spare_h // 2, spare_w // 2
     else:
         top, left = -(-spare_h // 2), -(-spare_w // 2)
-        if frame.shape[0] > frame.shape[1]:
+        if height > width:
             top = (0, top, spare_h)[crop]
         else:
             left = (0, left, spare_w)[crop]
-    inside = frame[max(top, 0) : max(top + size[0], 0), max(left, 0) : max(left + size[1], 0)]
-    if inside.shape[:2] == size:
-        return inside
-    padded = frame.new_zeros(*size, frame.shape[2])
-    y, x = max(-top, 0), max(-left, 0)
-    padded[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
-    return padded
+    # Negative padding cuts.
+    return F.pad(video, (0, 0, -left, size[1] + left - width, -top, size[0] + top - height))
 
 
 def _to_clips(video: Any, value_range: tuple[float, float] | None, layout: str) -> tuple[list[list[Tensor]], bool]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vivit_zoo.augment import Preprocess
+from vivit_zoo.preprocess import Preprocess, normalise
 
 RNG = np.random.default_rng(0)
 
@@ -126,6 +126,22 @@ def test_views_of_a_batch():
     views = Preprocess(28).views(batch)
     assert views.shape == (2, 3, 3, 2, 28, 28)
     assert torch.equal(views[1], Preprocess(28).views(batch[1]))
+
+
+@given(st.integers(8, 80), st.integers(8, 80), st.sampled_from([None, 0, 1, 2]))
+def test_resize_crop_and_normalise_are_the_whole(height, width, crop):
+    preprocess, clip = Preprocess((20, 28)), random_clip(height, width)
+    cropped = preprocess.crop(np.stack([preprocess.resize(frame) for frame in clip]), crop)
+    assert cropped.dtype == torch.uint8
+    assert torch.equal(normalise(rearrange(cropped, "t h w c -> c t h w")), preprocess(clip, crop=crop))
+
+
+def test_normalise_leaves_floating_point_videos_alone():
+    video = torch.rand(2, 3)
+    assert normalise(video) is video
+    assert normalise(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
+    with pytest.raises(TypeError, match=r"dtype torch\.int64; it is uint8"):
+        normalise(torch.tensor([0]))
 
 
 CLIP = random_clip(40, 60, frames=4)
@@ -260,6 +276,8 @@ def test_wrong_settings():
         Preprocess(0)
     with pytest.raises(ValueError, match=r"2 crops cannot be taken; views have 1 .* or 3"):
         Preprocess(28).views(CLIP, crops=2)
+    with pytest.raises(ValueError, match="crop 3 is unknown"):
+        Preprocess(28).crop(CLIP, 3)
 
 
 @given(st.integers(8, 80), st.integers(8, 80), st.integers(8, 40), st.integers(8, 40), st.sampled_from([None, 0, 1, 2]))
