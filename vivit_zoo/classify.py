@@ -12,9 +12,9 @@ from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
 
-from vivit_zoo.preprocess import Preprocess, view_crops
 from vivit_zoo.evaluate import average_views
 from vivit_zoo.model import ViViT
+from vivit_zoo.preprocess import Preprocess, view_crops
 from vivit_zoo.video import Policy, VideoError, VideoReader, clip_indices, clip_offsets
 
 __all__ = ["Views", "class_names", "classify", "classify_files", "top_classes"]

@@ -83,8 +83,8 @@ def _views(text: str) -> tuple[int, int]:
 
 
 def _classify(options: argparse.Namespace) -> int:
-    from vivit_zoo.preprocess import Preprocess
     from vivit_zoo.classify import Views, classify_files
+    from vivit_zoo.preprocess import Preprocess
 
     if options.top < 1:
         raise ValueError(f"--top {options.top} is not positive")

@@ -1,7 +1,4 @@
-"""Data sets of clips: each item is (video (c, T, H, W) floating-point in [-1, 1], label).
-
-`MovingDigits` is embedded: real handwriting, computed motion, no download.
-"""
+"""MovingDigits, the embedded data set: real handwriting, computed motion, no download."""
 
 from functools import cache
 from itertools import permutations

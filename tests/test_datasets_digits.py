@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from vivit_zoo.datasets import MovingDigits
+from vivit_zoo.datasets.digits import MovingDigits
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,12 @@
+"""Data sets of videos: each item is (video (c, t, h, w), label), or ((v, c, t, h, w), label) for testing in v views.
+
+Videos of files are uint8 in [0, 255]; those of `MovingDigits`, which is embedded, floating-point in [-1, 1]. A label is a
+class number, or for several heads a dictionary of them. `.classes` names the classes, likewise.
+"""
+
+from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
+from vivit_zoo.datasets.check import check_videos
+from vivit_zoo.datasets.digits import MovingDigits
+from vivit_zoo.datasets.videos import VideoClips, VideoViews
+
+__all__ = ["Catalogue", "MovingDigits", "VideoClips", "VideoViews", "check_videos", "read_catalogue"]

@@ -1,0 +1,242 @@
+"""Where a video lies: a file or a part of one, a folder of numbered images, a member of a tar shard, a row of a table.
+
+Each is small, can be pickled, has a `name` for messages, and opens to something that is read as a `VideoReader` is.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from vivit_zoo.video import Frame, VideoError, VideoReader
+
+__all__ = ["FrameFolder", "Reader", "Source", "TableRow", "TarMember", "VideoFile", "is_image", "is_video"]
+
+_VIDEOS = frozenset(".mp4 .webm .avi .mkv .mov .m4v .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .vob".split())
+_IMAGES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
+# Optical flow, which denseflow and mmaction2 lay beside the frames.
+_FLOW = ("flow_", "x_", "y_")
+
+
+def is_video(name: str | Path) -> bool:
+    """Whether a file's name ends as those of videos do."""
+    return Path(name).suffix.lower() in _VIDEOS
+
+
+def is_image(name: str | Path) -> bool:
+    """Whether a file's name ends as those of images do."""
+    return Path(name).suffix.lower() in _IMAGES
+
+
+class Reader(Protocol):
+    """An open video: what `VideoReader` offers and the samplers of clips ask for."""
+
+    def __len__(self) -> int: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    @property
+    def times(self) -> np.ndarray: ...  # noqa: D102
+    def read(self, indices: Sequence[int] | np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
+        """The frames with these numbers: (t, h, w, c) uint8 in [0, 255]."""
+        ...
+
+
+class Source(Protocol):
+    """Where a video lies. `open` takes what `VideoReader` takes: gray, threads, ...; it raises VideoError."""
+
+    @property
+    def name(self) -> str: ...
+    def open(self, **options: Any) -> Reader: ...
+    def exists(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile:
+    """A file or, with `start` and `stop` in seconds from its first frame, the frames shown between the two."""
+
+    path: Path
+    start: float | None = None
+    stop: float | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.path) if self.start is None else f"{self.path} from {self.start:g} s to {self.stop:g} s"
+
+    def open(self, **options: Any) -> Reader:
+        video = VideoReader(self.path, **options)
+        return video if self.start is None else _Part(video, self)
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+
+class _Part:
+    """The frames of an open video between two times; they are numbered from 0."""
+
+    def __init__(self, video: VideoReader, source: VideoFile) -> None:
+        self.video = video
+        self.first, self.last = (int(at) for at in np.searchsorted(video.times, (source.start, source.stop)))
+        if self.first == self.last:
+            video.close()
+            raise VideoError(f"{source.name}: there are no frames; the video ends at {video.times[-1]:g} s")
+        times = video.times[self.first : self.last]
+        self.times = times - times[0]
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.video.close()
+
+    def read(self, indices: Sequence[int] | np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
+        _check_numbers(self.video.name, indices, len(self))
+        return self.video.read([self.first + int(number) for number in indices], change)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFolder:
+    """A folder of numbered images, or `count` of them from the one at place `first` (counted from 0) on.
+
+    The number is the last one in a file's name (img_00001.jpg, frame_0000000001.jpg, 7.png); it gives the order. Images
+    of optical flow (flow_..., x_..., y_...) are passed over.
+    """
+
+    folder: Path
+    first: int = 0
+    count: int | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.folder) if self.count is None else f"{self.folder}, {self.count} images from {self.first} on"
+
+    def open(self, gray: bool = False, **_: Any) -> Reader:
+        images = _numbered_images(self.folder)
+        wanted = images[self.first :] if self.count is None else images[self.first : self.first + self.count]
+        if not wanted or len(wanted) < (self.count or 0):
+            raise VideoError(f"{self.name}: the folder holds only {len(images)} numbered images")
+        return _Images(self.name, wanted, gray)
+
+    def exists(self) -> bool:
+        return self.folder.is_dir()
+
+
+@lru_cache(maxsize=64)  # the clips of one long video share their folder, which may hold a hundred thousand images
+def _numbered_images(folder: Path) -> tuple[Path, ...]:
+    if not folder.is_dir():
+        raise VideoError(f"{folder}: {'not a folder of images' if folder.exists() else 'there is no such folder'}")
+    found: dict[int, Path] = {}
+    for path in folder.iterdir():
+        numbers = re.findall(r"\d+", path.stem)
+        if is_image(path) and numbers and not path.name.startswith(_FLOW):
+            other = found.setdefault(int(numbers[-1]), path)
+            if other is not path:
+                raise VideoError(f"{folder}: {other.name} and {path.name} have the same number; keep one series a folder")
+    return tuple(found[number] for number in sorted(found))
+
+
+@dataclass
+class _Images:
+    """Images in order, read as a video."""
+
+    name: str
+    images: Sequence[Path]
+    gray: bool
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def times(self) -> np.ndarray:
+        raise ValueError(f"{self.name}: images do not tell their frame rate; sample by `stride`, not by `fps`")
+
+    def read(self, indices: Sequence[int] | np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
+        _check_numbers(self.name, indices, len(self))
+        frames: dict[int, Frame] = {}
+        for number in sorted({int(number) for number in indices}):
+            frame = self._frame(number)
+            frames[number] = frame if change is None else change(frame)
+        shapes = {frame.shape for frame in frames.values()}
+        if len(shapes) > 1:
+            raise VideoError(f"{self.name}: the images differ in size (h, w, c): {', '.join(map(str, sorted(shapes)))}")
+        return np.stack([frames[int(number)] for number in indices])
+
+    def _frame(self, number: int) -> Frame:
+        from PIL import Image
+
+        try:
+            with Image.open(self.images[number]) as image:
+                pixels = np.asarray(image.convert("L" if self.gray else "RGB"))
+        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files of one kind or another
+            raise VideoError(f"{self.images[number]}: the image cannot be read ({error})") from error
+        return pixels[..., None] if self.gray else pixels
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A video inside an uncompressed tar file, found by its place and length in bytes."""
+
+    shard: Path
+    member: str
+    offset: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.shard}::{self.member}"
+
+    def open(self, **options: Any) -> Reader:
+        try:
+            with self.shard.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except OSError as error:
+            raise VideoError(f"{self.name}: {error.strerror}") from error
+        return VideoReader(data, name=self.name, **options)
+
+    def exists(self) -> bool:
+        return self.shard.exists()
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row of a Hugging Face `datasets.Dataset` whose column gives paths, or paths and bytes."""
+
+    table: Any = field(repr=False)
+    row: int
+    column: str
+
+    @property
+    def name(self) -> str:
+        return f"row {self.row}"
+
+    def open(self, **options: Any) -> Reader:
+        value = self.table[self.row][self.column]
+        path, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (value, None)
+        name = f"{self.name} ({path})" if path else self.name
+        if data is not None:
+            return VideoReader(data, name=name, **options)
+        if path is None:
+            raise VideoError(f"{name}: its column {self.column!r} is empty")
+        return VideoReader(path, **options)
+
+    def exists(self) -> bool:
+        return True
+
+
+def _check_numbers(name: str, indices: Sequence[int] | np.ndarray, length: int) -> None:
+    for number in indices:
+        if not 0 <= number < length:
+            raise IndexError(f"{name}: there is no frame {number}; they are numbered 0 to {length - 1}")
