@@ -9,8 +9,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,27 +19,24 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_model_state_dict,
-    set_state_dict,
-)
 from tqdm import tqdm
 
-from vivit_zoo.checkpoint import Checkpoints, Metrics, claim_folder
-from vivit_zoo.datasets import DataConfig
+from vivit_zoo.checkpoint import Checkpoints, Metrics, claim_folder, write_whole
+from vivit_zoo.datasets import DataConfig, DataSets
+from vivit_zoo.distributed import anyone, distribute, get_random, get_weights, set_random, set_weights, sync_gradients
 from vivit_zoo.evaluate import Scores, evaluate
 from vivit_zoo.loading import BrokenFiles, Feed, TestOrder, TrainOrder, loader
+from vivit_zoo.losses import Criterion
 from vivit_zoo.machine import PeakMemory, use_bf16
 from vivit_zoo.model import ViViT, ViViTConfig
+from vivit_zoo.optim import WeightAverage, warmup_cosine
 from vivit_zoo.signals import StopSignals
 
 __all__ = ["Start", "TrainConfig", "Trained", "train"]
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # as if there were one process
 STOP_EVERY = 10  # steps between which several processes agree on whether to stop
+
+Change = Callable[[Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,7 +213,8 @@ def train(
     checkpoint = files.newest()
 
     model = ViViT(config.model, encoder)
-    train_set, eval_set, test_set = config.data.build(config.model)
+    data = config.data.build(config.model.input_shape)
+    _check_classes(config.model.num_classes, data.classes)
     if config.start.source and checkpoint is None:
         report = config.start.init(model)
         if main:
@@ -235,45 +233,34 @@ def train(
         layer_decay=config.layer_decay,
     )
     average = WeightAverage(model, config.ema) if config.ema else None
-    done, seconds, best, losses = 0, 0.0, 0.0, []
+    criterion = Criterion(label_smoothing=config.label_smoothing, mixup=config.mixup)
+    done, seconds, best, total = 0, 0.0, -1.0, torch.zeros((), device=device)
     if checkpoint:
         set_weights(checkpoint, model, optimizer, average)
-        done, seconds, best, memory.floor = (checkpoint[key] for key in ("step", "seconds", "best", "peak_bytes"))
-        losses = list(checkpoint["losses"].to(device))
+        done, seconds, best, memory.floor = (checkpoint[name] for name in ("step", "seconds", "best", "peak_bytes"))
+        total = checkpoint["loss"].to(device)
     set_random(checkpoint["random"] if checkpoint else [], accelerator, config.seed, done)
 
-    order = TrainOrder(len(train_set), config.batch_size, config.seed, done, config.accumulate, process, processes)
-    broken = BrokenFiles(len(train_set), config.data.max_broken, tell=tqdm.write)
-    feed = Feed(loader(train_set, order, config.seed, config.workers), device, broken)
+    suffix = f"_{process}.jsonl" if process else ".jsonl"
+    broken_tests = BrokenFiles(len(data.test), config.data.max_broken, run_dir / f"broken_test{suffix}")
 
-    metrics = Metrics(run_dir / "metrics.jsonl", keep_until=done) if main else None
+    def test(clips: Any = data.test, views: int = data.views, most: int | None = None, change: Change | None = None) -> Scores:
+        """What all processes together find on the test clips, or on as many of them as wanted."""
+        size = max(1, config.batch_size // (processes * config.accumulate * views))
+        order = TestOrder(len(clips), size, most, process, processes)
+        batches = Feed(loader(clips, order, config.seed, config.workers), device, broken_tests)
+        with accelerator.autocast():
+            own = evaluate(model.eval(), batches, device, change)
+        return Scores.merge(gather_object([own]) if processes > 1 else [own])
+
+    order = TrainOrder(len(data.train), config.batch_size, config.seed, done, config.accumulate, process, processes)
+    broken = BrokenFiles(len(data.train), config.data.max_broken, run_dir / f"broken_train{suffix}")
+    feed = Feed(loader(data.train, order, config.seed, config.workers), device, broken)
+    batches = iter(feed)
+    if main:
+        metrics = Metrics(run_dir / "metrics.jsonl", keep_until=done)
     if config.tracker:
-        accelerator.init_trackers(run_dir.name, dataclasses.asdict(config))
-
-    def test(dataset: Dataset, clips: int | None = None, change: Change | None = None) -> Scores:
-        """What all processes together find on a data set, or on some of its clips."""
-        views = config.data.views(dataset)
-        size = max(1, config.batch_size // (processes * views))
-        batches = Feed(loader(dataset, TestOrder(len(dataset), size, clips, process, processes), config.seed), device)
-        model.eval()
-        with average.in_place() if average else nullcontext():
-            scores = evaluate(accelerator.autocast()(model), batches, device, change)
-        model.train()
-        return Scores.merge(gather_object([scores]) if processes > 1 else [scores])
-
-    def save(step: int, best_so_far: bool) -> None:
-        content = {
-            "step": step,
-            "seconds": seconds,
-            "best": best,
-            "peak_bytes": memory.peak_bytes(),
-            "losses": torch.stack(losses) if losses else torch.zeros(0),
-            "random": get_random(accelerator),
-            **get_weights(model, optimizer, average),
-        }
-        if main:
-            files.write(step, content, best_so_far)
-
+        accelerator.init_trackers(run_dir.name, json.loads(config.to_json()))
     steps = tqdm(
         range(done, config.steps),
         desc=run_dir.name,
@@ -286,11 +273,10 @@ def train(
         mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file wants few lines
         disable=not main,
     )
-    batches = iter(feed)
-    model.train()
-    started = time.perf_counter()
     with StopSignals() as signals:
+        started = time.perf_counter()
         for step in steps:
+            model.train()
             lr = config.lr * warmup_cosine(step, min(config.warmup_steps, config.steps // 2), config.steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1)  # timm's name for a layer's own share
@@ -300,14 +286,67 @@ def train(
                     loss = criterion(replica, video, label) / config.accumulate
                 sync_gradients(replica, part + 1 == config.accumulate)
                 loss.backward()
-                losses.append(loss.detach())
+                total += loss.detach()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
             optimizer.step()
             optimizer.zero_grad()
             if average:
                 average.update(step)
-            stop = anyone(signals.received or 0, accelerator) if processes == 1 or step % STOP_EVERY == 0 else 0
-            evaluates = (step + 1) % config.eval_every == 0 or step + 1 == config.steps
-            if evaluates or stop:
-                mean_loss = torch.stack(losses).mean().item()  # waits for the device, so before the clock is read
-                ...
+
+            looks = (step + 1) % config.eval_every == 0 or step + 1 == config.steps
+            asks = processes == 1 or step % STOP_EVERY == 0  # to agree costs several processes a moment
+            stop = anyone(signals.received or 0, accelerator) if asks else 0
+            if not looks and not stop:
+                continue
+            since = step % config.eval_every + 1
+            loss_here = mean(accelerator, total.item() / since)  # waits for the device, so before the clock is read
+            seconds += time.perf_counter() - started
+            if not math.isfinite(loss_here):
+                raise FloatingPointError(f"the loss is {loss_here} after step {step + 1}; a smaller lr may help")
+            is_best = False
+            if looks:
+                with average.in_place() if average else nullcontext():
+                    accuracy = test(data.look, 1, config.eval_clips).accuracy()
+                is_best, best = accuracy > best, max(best, accuracy)
+                values = {"loss": loss_here, "lr": lr, "accuracy": accuracy}
+                if main:
+                    metrics.write(step=step + 1, **values)
+                accelerator.log(values, step=step + 1)
+                steps.set_postfix(loss=f"{loss_here:.3f}", accuracy=f"{accuracy:.1%}")
+                total.zero_()
+            content = {
+                "step": step + 1,
+                "seconds": seconds,
+                "best": best,
+                "loss": total,
+                "peak_bytes": memory.peak_bytes(),
+                "random": get_random(accelerator),
+                **get_weights(model, optimizer, average),
+            }
+            if main:
+                files.write(step + 1, content, is_best)
+            accelerator.wait_for_everyone()
+            if stop:
+                if main:
+                    tqdm.write(f"stopped after step {step + 1}; the same call goes on from there", file=sys.stderr)
+                signals.leave(stop)
+            started = time.perf_counter()
+    accelerator.end_training()
+
+    if average:
+        average.apply()
+    return Trained(
+        model=model.eval(),
+        device=device,
+        test=lambda change=None: test(change=change),
+        data=data,
+        clips_per_second=config.steps * config.batch_size / seconds,
+        pace=feed.pace(...),
+        peak_bytes=memory.peak_bytes(),
+    )
+
+
+def _check_classes(model: int | dict[str, int], classes: Any) -> None:
+    has = {head: len(names) for head, names in classes.items()} if isinstance(classes, dict) else len(classes)
+    if model != has:
+        raise ValueError(f"num_classes is {model}, the data set has {has}")

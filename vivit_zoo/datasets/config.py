@@ -1,0 +1,116 @@
+"""`DataConfig`: from a few plain values to the data sets of a run."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vivit_zoo.augment import Augment, mirrored_classes
+from vivit_zoo.clips import ClipSampler, Policy, Views, Where
+from vivit_zoo.datasets.catalogue import read_catalogue
+from vivit_zoo.datasets.digits import MovingDigits
+from vivit_zoo.datasets.videos import VideoClips, VideoViews
+
+__all__ = ["DataConfig", "DataSets"]
+
+EMBEDDED = {"moving_digits": MovingDigits}
+
+
+@dataclass(frozen=True)
+class DataSets:
+    """What a run reads: clips to train on, one view of each test video for a look on the way, and all its views.
+
+    `classes` are their names by number, or a dictionary of them by head; `views` is how many the test has of a video.
+    """
+
+    train: Any
+    look: Any
+    test: Any
+    classes: Any
+    views: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the clips of a run come from, and which they are. How many frames of which size is for the model to say.
+
+    Args:
+        train: "moving_digits", which is built in, or training videos, in any form that `read_catalogue` reads: a list
+            file, a folder of class folders, shards, ...
+        test: the videos to test on; not for what is built in.
+        root: folder that paths in lists start from; "" for the one that a list lies in.
+        train_clips, test_clips: how many clips; of what is built in alone.
+        stride: distance in frames between two frames of a clip.
+        fps: in place of the stride, frames of a clip for a second of the video.
+        where: "random", "uniform" or "centre": which clip of a video is trained on, see `ClipSampler`.
+        policy: for a video shorter than a clip: "repeat_last", "wrap" or "error", see `vivit_zoo.clips.clip_indices`.
+        views: clips and crops of the final test; the looks on the way take one clip and one crop.
+        augment: of the training clips; its size is the model's. Not of what is built in.
+        mirror: whether the words left, right, clockwise, ... in the classes' names tell what a mirror image shows, see
+            `vivit_zoo.augment.mirrored_classes`; else all classes are flipped alike.
+        backend: that decodes, "pyav" or "torchcodec".
+        max_broken: share of the videos in [0, 1] that may be unreadable; a run that meets more stops.
+    """
+
+    train: str = "moving_digits"
+    test: str = ""
+    root: str = ""
+    train_clips: int = 100_000
+    test_clips: int = 1_000
+    stride: int = 2
+    fps: float | None = None
+    where: Where = "random"
+    policy: Policy = "repeat_last"
+    views: tuple[int, int] = (4, 3)
+    augment: Augment = field(default_factory=Augment)
+    mirror: bool = False
+    backend: str = "pyav"
+    max_broken: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("train_clips", "test_clips"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not positive")
+        if not 0 <= self.max_broken <= 1:
+            raise ValueError(f"max_broken {self.max_broken} is a share, from 0 to 1")
+        if len(self.views) != 2:
+            raise ValueError(f"views {self.views} must be two numbers, clips and crops, such as (4, 3)")
+        object.__setattr__(self, "views", tuple(self.views))
+        if self.train in EMBEDDED and self.test:
+            raise ValueError(f"{self.train} has its own test clips; test {self.test!r} must be left out")
+        if self.train not in EMBEDDED and not self.test:
+            raise ValueError(
+                f"train {self.train!r} needs videos to test on: give test, of the same form; what is built in and has its "
+                f"own: {', '.join(EMBEDDED)}"
+            )
+
+    def build(self, clip: tuple[int, int, int, int]) -> DataSets:
+        """The data sets of a run whose clips are (c, t, h, w).
+
+        Raises:
+            ValueError: if a source cannot be read, or has no such clips.
+        """
+        return self._embedded(clip) if self.train in EMBEDDED else self._videos(*clip)
+
+    def _embedded(self, clip: tuple[int, int, int, int]) -> DataSets:
+        make = EMBEDDED[self.train]
+        train, test = make("train", self.train_clips), make("test", self.test_clips)
+        if clip != (has := tuple(train[0][0].shape)):
+            raise ValueError(f"the model takes {clip}, {self.train} has {has}")
+        return DataSets(train, test, test, make.classes)
+
+    def _videos(self, channels: int, frames: int, *size: int) -> DataSets:
+        if channels not in (1, 3):
+            raise ValueError(f"the model takes {channels} channels; videos have 3, or 1 for gray models")
+        train = read_catalogue(self.train, self.root or None)
+        test = read_catalogue(self.test, self.root or None, train.classes)
+        timing: dict[str, Any] = {"frames": frames, "stride": self.stride, "fps": self.fps, "policy": self.policy}
+        reading: dict[str, Any] = {"gray": channels == 1, "backend": self.backend}
+        mirror = mirrored_classes(train.classes) if self.mirror else {}
+        augment = replace(self.augment, size=(size[0], size[1]), mirror=mirror)
+        clips, crops = self.views
+        return DataSets(
+            VideoClips(train, ClipSampler(where=self.where, **timing), augment, resize=augment.resize, **reading),
+            VideoViews(test, Views(clips=1, crops=1, **timing), augment.preprocess, **reading),
+            VideoViews(test, Views(clips=clips, crops=crops, **timing), augment.preprocess, **reading),
+            train.classes,
+            clips * crops,
+        )
