@@ -9,11 +9,12 @@ from conftest import randomise, tiny_config
 from test_video import X264, numbers_of, write_video
 
 from vivit_zoo import ViViT
-from vivit_zoo.classify import Views, class_names, classify, top_classes
+from vivit_zoo.classify import class_names, classify, top_classes
 from vivit_zoo.cli import main
+from vivit_zoo.clips import Views, clip_indices, clip_offsets
 from vivit_zoo.evaluate import average_views
 from vivit_zoo.preprocess import Preprocess
-from vivit_zoo.video import VideoError, clip_indices, clip_offsets, read_video
+from vivit_zoo.video import VideoError, read_video
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,9 @@ MAY_IMPORT_OF_OURS = {
     "plots": set(),
     "video": set(),
     "preprocess": set(),
-    "classify": {"evaluate", "model", "preprocess", "video"},
-    "cli": {"classify", "encoders", "flops", "model", "paper", "preprocess", "vivit_zoo"},
+    "clips": {"preprocess", "video"},
+    "classify": {"clips", "evaluate", "model", "preprocess", "video"},
+    "cli": {"classify", "clips", "encoders", "flops", "model", "paper", "preprocess", "vivit_zoo"},
     "__init__": {"model", "weights"},  # the second only when it is asked for
     "ablation": {"model", "datasets", "evaluate", "flops", "train", "plots", "vivit_zoo"},
 }

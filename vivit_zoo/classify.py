@@ -2,66 +2,21 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
 
+from vivit_zoo.clips import Views
 from vivit_zoo.evaluate import average_views
 from vivit_zoo.model import ViViT
-from vivit_zoo.preprocess import Preprocess, view_crops
-from vivit_zoo.video import Policy, VideoError, VideoReader, clip_indices, clip_offsets
+from vivit_zoo.preprocess import Preprocess
+from vivit_zoo.video import VideoError
 
-__all__ = ["Views", "class_names", "classify", "classify_files", "top_classes"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Views:
-    """Which parts of a video a model sees: `clips` times `crops` views, as the paper's "4x3".
-
-    Args:
-        clips: number of clips, spread evenly over the video; one stands in its middle.
-        crops: 1 for the centre of the picture; 3 for left, middle, right (of a high picture top, middle, bottom).
-        frames: frames of a clip.
-        stride: distance in frames between two of them.
-        policy: what to do with a video that is shorter than a clip; see `vivit_zoo.video.clip_indices`.
-
-    Raises:
-        ValueError: on numbers that cannot work.
-    """
-
-    clips: int = 4
-    crops: int = 3
-    frames: int = 32
-    stride: int = 2
-    policy: Policy = "repeat_last"
-
-    def __post_init__(self) -> None:
-        view_crops(self.crops)
-        clip_indices(1 << 30, 0, self.frames, self.stride, self.policy)
-        clip_offsets(1, self.clips)
-
-    def read(self, path: str | Path, preprocess: Preprocess, gray: bool = False) -> Iterator[Tensor]:
-        """The views of a file, each (1, c, t, h, w), in the original's order: all clips of a crop, then the next crop.
-
-        Raises:
-            VideoError: if the file cannot be read, or is too short under the policy "error".
-        """
-        with VideoReader(path, gray=gray) as video:
-            offsets = clip_offsets(len(video), self.clips, self.frames, self.stride)
-            try:
-                clips = [clip_indices(len(video), at, self.frames, self.stride, self.policy) for at in offsets]
-            except VideoError as error:
-                raise VideoError(f"{path}: {error}") from error
-            frames = video.read([number for clip in clips for number in clip], change=preprocess.resize)
-        for crop in view_crops(self.crops):
-            for clip in rearrange(frames, "(clip t) h w c -> clip t h w c", clip=self.clips):
-                yield preprocess(clip, crop=crop)[None]
+__all__ = ["class_names", "classify", "classify_files", "top_classes"]
 
 
 def classify(

@@ -83,7 +83,8 @@ def _views(text: str) -> tuple[int, int]:
 
 
 def _classify(options: argparse.Namespace) -> int:
-    from vivit_zoo.classify import Views, classify_files
+    from vivit_zoo.classify import classify_files
+    from vivit_zoo.clips import Views
     from vivit_zoo.preprocess import Preprocess
 
     if options.top < 1:

@@ -263,7 +263,7 @@ def _to_clips(video: Any, value_range: tuple[float, float] | None, layout: str) 
         if len(frames) != len(result[0]) or frames[0].shape[2] != result[0][0].shape[2]:
             raise ValueError(
                 f"clip {number} has {len(frames)} frames of {frames[0].shape[2]} channels, clip 0 has {len(result[0])} "
-                f"of {result[0][0].shape[2]}; a batch needs equal numbers: sample them (vivit_zoo.video.clip_indices) "
+                f"of {result[0][0].shape[2]}; a batch needs equal numbers: sample them (vivit_zoo.clips.clip_indices) "
                 "or preprocess the clips one by one"
             )
     return result, batched

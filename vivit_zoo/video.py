@@ -1,4 +1,4 @@
-"""Video files to frames: exact frames of real files (PyAV), and which frames make a clip.
+"""Video files to frames: exact frames of real files (PyAV).
 
 Only this file reads videos, and only it imports PyAV (`pip install 'vivit_zoo[video]'`), when a file is opened.
 """
@@ -9,70 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-__all__ = ["Policy", "VideoError", "VideoReader", "clip_indices", "clip_offsets", "read_video"]
+__all__ = ["Source", "VideoError", "VideoReader", "read_video"]
 
-Policy = Literal["repeat_last", "wrap", "error"]
+Source = str | os.PathLike[str]
 
 Frame = np.ndarray  # (h, w, c) uint8 in [0, 255]
 
 
 class VideoError(ValueError):
     """A video that cannot be read, or is too short for what was asked of it. The message names the file."""
-
-
-def clip_offsets(length: int, clips: int = 1, frames: int = 32, stride: int = 2) -> list[int]:
-    """First frames of the test clips of a video of `length` frames, as the original code places them.
-
-    Several clips start evenly between the first frame and `length - frames * stride`, rounded down; one clip stands in
-    the middle. A video shorter than `frames * stride` gives offsets of 0. (From 15 clips on, the original's rounding of
-    binary fractions can differ by one frame.)
-
-    Raises:
-        ValueError: if a count is not positive.
-    """
-    for name, count in {"length": length, "clips": clips, "frames": frames, "stride": stride}.items():
-        if count < 1:
-            raise ValueError(f"{name} {count} is not positive")
-    last = max(0, length - frames * stride)
-    return [last // 2] if clips == 1 else [clip * last // (clips - 1) for clip in range(clips)]
-
-
-def clip_indices(
-    length: int, offset: int = 0, frames: int = 32, stride: int = 2, policy: Policy = "repeat_last"
-) -> np.ndarray:
-    """Frame numbers (frames,) of a clip that starts at `offset` in a video of `length` frames, int64 in [0, length).
-
-    Args:
-        length: frames of the video.
-        offset: first frame of the clip.
-        frames: frames of the clip.
-        stride: distance between two of them.
-        policy: what stands where the video is over: "repeat_last" its last frame; "wrap" the video again from its
-            start, as in the original code; "error" nothing, such a video is refused.
-
-    Raises:
-        VideoError: with the policy "error", if the clip ends after the video.
-        ValueError: on an unknown policy, or an offset outside the video.
-    """
-    if policy not in get_args(Policy):
-        raise ValueError(f"policy {policy!r} is unknown; choose from {', '.join(get_args(Policy))}")
-    if not 0 <= offset < length:
-        raise ValueError(f"offset {offset} is outside a video of {length} frames")
-    if frames < 1 or stride < 1:
-        raise ValueError(f"a clip of {frames} frames with stride {stride} is empty; both must be positive")
-    wanted = offset + stride * np.arange(frames)
-    if policy == "wrap":
-        return wanted % length
-    if policy == "error" and wanted[-1] >= length:
-        raise VideoError(
-            f"{length} frames are too few: {frames} with stride {stride} from frame {offset} need {wanted[-1] + 1}; "
-            "use a smaller stride, or the policy 'repeat_last' or 'wrap'"
-        )
-    return np.minimum(wanted, length - 1)
 
 
 def read_video(path: str | os.PathLike[str], indices: Sequence[int] | None = None, gray: bool = False) -> np.ndarray:
@@ -107,6 +56,7 @@ class VideoReader:
     _frames: Iterator[tuple[float, Any]]
 
     def __init__(self, path: str | os.PathLike[str], gray: bool = False, threads: int = 0) -> None:
+        self.name = str(path)
         self.path, self.gray, self.threads = Path(path), gray, threads
         self._container, self._stream = _open(self.path, threads)
         try:
@@ -139,7 +89,7 @@ class VideoReader:
         Each is decoded once, and no others are kept.
 
         Args:
-            indices: numbers from 0, such as `clip_indices` gives.
+            indices: numbers from 0, such as `vivit_zoo.clips` gives.
             change: applied to each frame (h, w, c) when it is decoded, such as `Preprocess.resize`: what is kept is
                 then small, whatever the size of the video.
 

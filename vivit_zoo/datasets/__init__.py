@@ -1,7 +1,7 @@
 """Data sets of videos: each item is (video (c, t, h, w), label), or ((v, c, t, h, w), label) for testing in v views.
 
-Videos of files are uint8 in [0, 255]; those of `MovingDigits`, which is embedded, floating-point in [-1, 1]. A label is a
-class number, or for several heads a dictionary of them. `.classes` names the classes, likewise.
+Videos of files are uint8 in [0, 255]; those of `MovingDigits`, which is embedded, floating-point in [-1, 1]. A label is
+a class number, or for several heads a dictionary of them; `.classes` names the classes, likewise.
 """
 
 from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue

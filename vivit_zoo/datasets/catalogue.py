@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vivit_zoo.datasets.formats import Classes, Listing, hugging_face, read_listing, webdataset
 from vivit_zoo.datasets.shards import is_shards
-from vivit_zoo.datasets.sources import Source
+from vivit_zoo.datasets.sources import VideoSource
 
 __all__ = ["Catalogue", "Entry", "read_catalogue"]
 
@@ -17,7 +17,7 @@ __all__ = ["Catalogue", "Entry", "read_catalogue"]
 class Entry(NamedTuple):
     """A video and its class number, or its class number by head."""
 
-    video: Source
+    video: VideoSource
     label: int | dict[str, int]
 
 
@@ -73,8 +73,12 @@ def read_catalogue(
     else:
         name = os.fspath(source)
         if "://" in name or name.startswith("pipe:"):
-            raise ValueError(f"{name}: neither URLs nor pipes are read; copy the files to a disk, or mount their storage")
-        listing = webdataset(name) if is_shards(name) else read_listing(Path(name), None if root is None else Path(root))
+            raise ValueError(
+                f"{name}: neither URLs nor pipes are read; copy the files to a disk, or mount their storage"
+            )
+        listing = (
+            webdataset(name) if is_shards(name) else read_listing(Path(name), None if root is None else Path(root))
+        )
     _check_videos(listing, name)
     if isinstance(listing.labels[0], dict):
         heads = {head: [label[head] for label in listing.labels] for head in listing.labels[0]}
@@ -104,8 +108,8 @@ def _check_videos(listing: Listing, name: str) -> None:
         raise ValueError(f"{name}: there are no videos in it{absent}. Is root= the folder that holds them?")
     if not any(video.exists() for video in listing.videos):
         raise ValueError(
-            f"{name}: none of its {len(listing.videos)} videos is there, such as {listing.videos[0].name}; give the folder "
-            "that the paths start from with root="
+            f"{name}: none of its {len(listing.videos)} videos is there, such as {listing.videos[0].name}; give the "
+            "folder that the paths start from with root="
         )
 
 
@@ -117,9 +121,7 @@ def _by_head(classes: Any, heads: dict[str, list[Any]]) -> dict[str, Sequence[st
     return classes
 
 
-def _number(
-    labels: list[Any], own: Any, given: Sequence[str] | None, name: str
-) -> tuple[list[int], list[str]]:
+def _number(labels: list[Any], own: Any, given: Sequence[str] | None, name: str) -> tuple[list[int], list[str]]:
     """Labels as class numbers, and the names of the classes.
 
     Numbers stay as they are, unless the source and the caller both name the classes: then names decide.
@@ -137,8 +139,8 @@ def _number(
     numbers = {label: number for number, label in enumerate(names)}
     if unknown := sorted(set(labels) - numbers.keys()):
         raise ValueError(
-            f"{name}: {len(unknown)} labels are not among the {len(names)} classes: {_some(unknown)}; the classes of a test "
-            "set are those of the training set"
+            f"{name}: {len(unknown)} labels are not among the {len(names)} classes: {_some(unknown)}; the classes of a "
+            "test set are those of the training set"
         )
     return [numbers[label] for label in labels], names
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vivit_zoo.datasets.shards import expand, read_samples
-from vivit_zoo.datasets.sources import FrameFolder, Source, TableRow, VideoFile, is_image, is_video
+from vivit_zoo.datasets.sources import FrameFolder, VideoSource, TableRow, VideoFile, is_image, is_video
 
 __all__ = ["Classes", "Listing", "read_listing"]
 
@@ -40,13 +40,13 @@ class Listing:
         notes: what was passed over, in words.
     """
 
-    videos: list[Source] = field(default_factory=list)
+    videos: list[VideoSource] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     classes: Classes | None = None
     absent: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, video: Source | None, label: Label, name: str = "") -> None:
+    def add(self, video: VideoSource | None, label: Label, name: str = "") -> None:
         """One more video, or the name of an absent one."""
         if video is None:
             self.absent.append(name)
@@ -108,10 +108,10 @@ def list_file(lines: list[str], root: Path, source: Path) -> Listing:
         return frames
     number, line = max(bad.values())
     raise ValueError(
-        f"{source}, line {number}: {line!r} is not 'path label' with the path of a video or of a folder of images under "
-        f"{root}. Lines are split from the right at a tab, a comma or a space, the same in all lines (a label of several "
-        "words needs a tab or a comma before it); lists of raw frames are 'folder count label' or 'folder offset count "
-        "label'"
+        f"{source}, line {number}: {line!r} is not 'path label' with the path of a video or of a folder of images "
+        f"under {root}. Lines are split from the right at a tab, a comma or a space, the same in all lines (a label of "
+        "several words needs a tab or a comma before it); lists of raw frames are 'folder count label' or 'folder "
+        "offset count label'"
     )
 
 
@@ -160,7 +160,7 @@ def kinetics(rows: Rows, root: Path, source: Path) -> Listing:
 
 
 def something_something(source: Path, root: Path) -> Listing:
-    """Something-Something v2: train.json or validation.json, with labels.json beside it; files {id}.* under the root."""
+    """Something-Something v2: train.json or validation.json with labels.json beside it; files {id}.* under the root."""
     clips = json.loads(_read_text(source))
     if not (isinstance(clips, list) and clips and isinstance(clips[0], dict) and "template" in clips[0]):
         raise ValueError(f"{source}: is not as Something-Something's train.json, a list of entries with a 'template'")
@@ -188,7 +188,8 @@ def epic_kitchens(rows: Rows, root: Path, source: Path) -> Listing:
             inside = [f"{person}/rgb_frames/{name}", f"{person}/{name}", name]
             inside += [f"{person}/videos/{name}.MP4", f"{person}/{name}.MP4", f"{name}.MP4"]
             places[name] = next((root / place for place in inside if (root / place).exists()), None)
-        place, video = places[name], None
+        place = places[name]
+        video: VideoSource | None = None
         if place is not None and place.is_dir():  # frames are numbered from 1
             first, last = int(row["start_frame"]), int(row["stop_frame"])
             video = FrameFolder(place, first - 1, last - first + 1)
@@ -218,7 +219,9 @@ def folder_by_class(folder: Path) -> Listing:
     """
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise ValueError(f"{folder}: nothing in it tells classes; put videos into a folder for each, or give a list file")
+        raise ValueError(
+            f"{folder}: nothing in it tells classes; put videos into a folder for each, or give a list file"
+        )
     if {name.lower() for name in names} <= _SPLITS:
         raise ValueError(f"{folder}: holds splits, not classes; name one of them: {', '.join(names)}")
     listing, others = Listing(classes=names), Counter[str]()
@@ -249,7 +252,9 @@ def webdataset(source: str) -> Listing:
         if sample.video is None:
             listing.absent.append(sample.key)
         elif sample.label is None:
-            raise ValueError(f"{sample.key}: the sample has no label; it comes as .cls, as 'label' in .json, or as .txt")
+            raise ValueError(
+                f"{sample.key}: the sample has no label; it comes as .cls, as 'label' in .json, or as .txt"
+            )
         else:
             listing.videos.append(sample.video)
             labels.append(sample.label)
@@ -321,7 +326,7 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}: is neither a list in UTF-8 text, nor shards (.tar), nor a folder") from error
 
 
-def _video_at(path: Path) -> Source | None:
+def _video_at(path: Path) -> VideoSource | None:
     """The file with a video's name, or the folder of images; None for anything else."""
     if is_video(path):
         return VideoFile(path)

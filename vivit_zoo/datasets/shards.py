@@ -11,7 +11,7 @@ import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from vivit_zoo.datasets.sources import TarMember, is_video
 
@@ -56,7 +56,9 @@ def _expand_braces(pattern: str) -> list[str]:
     else:
         choices = braces[1].split(",")
     return [
-        pattern[: braces.start()] + choice + rest for choice in choices for rest in _expand_braces(pattern[braces.end() :])
+        pattern[: braces.start()] + choice + rest
+        for choice in choices
+        for rest in _expand_braces(pattern[braces.end() :])
     ]
 
 
@@ -101,7 +103,7 @@ def _read_shard(path: Path) -> list[Sample]:
     return samples
 
 
-def _read_members(path: Path, file) -> list[TarMember]:
+def _read_members(path: Path, file: BinaryIO) -> list[TarMember]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             members = [TarMember(path, one.name, one.offset_data, one.size) for one in tar if one.isfile()]
@@ -109,7 +111,9 @@ def _read_members(path: Path, file) -> list[TarMember]:
     except tarfile.ReadError as error:
         file.seek(0)
         packed = file.read(2) == b"\x1f\x8b"
-        what = "compressed; gunzip it, videos do not shrink" if packed else f"truncated, damaged or no tar file ({error})"
+        what = (
+            "compressed; gunzip it, videos do not shrink" if packed else f"truncated, damaged or no tar file ({error})"
+        )
         raise ValueError(f"{path}: the shard is {what}") from error
     file.seek(end)
     if file.read(512) != bytes(512):  # tarfile takes a damaged header, or none, for the end

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -14,10 +15,26 @@ import numpy as np
 
 from vivit_zoo.video import Frame, VideoError, VideoReader
 
-__all__ = ["FrameFolder", "Reader", "Source", "TableRow", "TarMember", "VideoFile", "is_image", "is_video"]
+__all__ = ["FrameFolder", "Reader", "VideoSource", "TableRow", "TarMember", "VideoFile", "is_image", "is_video"]
 
-_VIDEOS = frozenset(".mp4 .webm .avi .mkv .mov .m4v .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .vob".split())
-_IMAGES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
+_VIDEOS = {
+    ".3gp",
+    ".avi",
+    ".flv",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ogv",
+    ".ts",
+    ".vob",
+}
+_VIDEOS |= {".webm", ".wmv"}
+_IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # Optical flow, which denseflow and mmaction2 lay beside the frames.
 _FLOW = ("flow_", "x_", "y_")
 
@@ -35,17 +52,20 @@ def is_image(name: str | Path) -> bool:
 class Reader(Protocol):
     """An open video: what `VideoReader` offers and the samplers of clips ask for."""
 
+    @property
+    def name(self) -> str: ...
+    @property
+    def times(self) -> np.ndarray: ...
     def __len__(self) -> int: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
-    @property
-    def times(self) -> np.ndarray: ...  # noqa: D102
+    def close(self) -> None: ...
     def read(self, indices: Sequence[int] | np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
         """The frames with these numbers: (t, h, w, c) uint8 in [0, 255]."""
         ...
 
 
-class Source(Protocol):
+class VideoSource(Protocol):
     """Where a video lies. `open` takes what `VideoReader` takes: gray, threads, ...; it raises VideoError."""
 
     @property
@@ -56,19 +76,19 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VideoFile:
-    """A file or, with `start` and `stop` in seconds from its first frame, the frames shown between the two."""
+    """A file, or those of its frames that are shown from `start` to before `stop`, in seconds from the first."""
 
     path: Path
-    start: float | None = None
-    stop: float | None = None
+    start: float = 0.0
+    stop: float = inf
 
     @property
     def name(self) -> str:
-        return str(self.path) if self.start is None else f"{self.path} from {self.start:g} s to {self.stop:g} s"
+        return str(self.path) if self.stop == inf else f"{self.path} from {self.start:g} s to {self.stop:g} s"
 
     def open(self, **options: Any) -> Reader:
         video = VideoReader(self.path, **options)
-        return video if self.start is None else _Part(video, self)
+        return video if self.stop == inf else _Part(video, self)
 
     def exists(self) -> bool:
         return self.path.exists()
@@ -78,7 +98,7 @@ class _Part:
     """The frames of an open video between two times; they are numbered from 0."""
 
     def __init__(self, video: VideoReader, source: VideoFile) -> None:
-        self.video = video
+        self.name, self.video = source.name, video
         self.first, self.last = (int(at) for at in np.searchsorted(video.times, (source.start, source.stop)))
         if self.first == self.last:
             video.close()
@@ -93,10 +113,13 @@ class _Part:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.video.close()
 
     def read(self, indices: Sequence[int] | np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
-        _check_numbers(self.video.name, indices, len(self))
+        _check_numbers(self.name, indices, len(self))
         return self.video.read([self.first + int(number) for number in indices], change)
 
 
@@ -137,7 +160,9 @@ def _numbered_images(folder: Path) -> tuple[Path, ...]:
         if is_image(path) and numbers and not path.name.startswith(_FLOW):
             other = found.setdefault(int(numbers[-1]), path)
             if other is not path:
-                raise VideoError(f"{folder}: {other.name} and {path.name} have the same number; keep one series a folder")
+                raise VideoError(
+                    f"{folder}: {other.name} and {path.name} have the same number; keep one series a folder"
+                )
     return tuple(found[number] for number in sorted(found))
 
 
@@ -156,6 +181,9 @@ class _Images:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         pass
 
     @property
