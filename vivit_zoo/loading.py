@@ -4,17 +4,20 @@ What a batch holds follows from (seed, step) alone, whatever the number of worke
 distributed run together: so a run can be stopped and resumed at any step, bit for bit.
 """
 
+import json
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from tqdm import tqdm
 
 from vivit_zoo.preprocess import normalise
 from vivit_zoo.video import VideoError
@@ -193,19 +196,27 @@ def _ignore_signals(_: int) -> None:
 
 
 class Feed:
-    """Batches on the device, normalised to [-1, 1], and the pace at which they came.
-
-    `waited` is the time in seconds in which the consumer stood idle, `making` what all workers together spent, `clips`
-    the number of clips since the last `reset`.
-    """
+    """Batches on the device, normalised to [-1, 1]; counts how fast they come."""
 
     def __init__(self, batches: Iterable[Batch], device: torch.device | str, broken: "BrokenFiles | None" = None) -> None:
         self.batches, self.device, self.broken = batches, device, broken
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin to count anew."""
         self.clips, self.waited, self.making = 0, 0.0, 0.0
+
+    def pace(self, seconds: float, workers: int, processes: int = 1) -> dict[str, float]:
+        """Clips a second since the last call, over all processes: what came, what loading and the model could do alone.
+
+        Args:
+            seconds: since the last call.
+            workers: of the loader; 0 if the batches are made while the model waits.
+            processes: that train, all at about this pace.
+        """
+        clips, waited, making = processes * self.clips, self.waited, self.making
+        self.clips, self.waited, self.making = 0, 0.0, 0.0
+        return {
+            "clips_per_second": clips / seconds,
+            "loader_clips_per_second": max(1, workers) * clips / max(making, 1e-9),
+            "model_clips_per_second": clips / max(seconds - waited, 1e-9),
+        }
 
     def __iter__(self) -> Iterator[Batch]:
         batches = iter(self.batches)
@@ -237,11 +248,11 @@ class BrokenFiles:
     Args:
         length: of the data set.
         most: share of it in [0, 1] that may be broken.
-        tell: called with each new message.
+        file: to write them to, a line of JSON each; also told on stderr.
     """
 
-    def __init__(self, length: int, most: float, tell: Any = None) -> None:
-        self.length, self.most, self.tell = length, most, tell
+    def __init__(self, length: int, most: float, file: Path) -> None:
+        self.length, self.most, self.file = length, most, file
         self.found: dict[int, str] = {}
 
     def add(self, broken: Iterable[tuple[int, str]]) -> None:
@@ -251,9 +262,11 @@ class BrokenFiles:
             VideoError: if they are now more than allowed.
         """
         for index, message in broken:
-            if index not in self.found and self.tell:
-                self.tell(message)
-            self.found[index] = message
+            if index not in self.found:
+                tqdm.write(f"left out: {message}", file=sys.stderr)
+                self.found[index] = message
+                lines = [json.dumps({"index": index, "error": error}) for index, error in self.found.items()]
+                self.file.write_text("\n".join([*lines, ""]))
         if len(self.found) > self.most * self.length:
             listed = "".join(f"\n  {message}" for message in islice(self.found.values(), 5))
             raise VideoError(

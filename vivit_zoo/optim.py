@@ -38,6 +38,12 @@ class WeightAverage:
         decay = min(self.decay, (1 + updates) / (10 + updates))
         torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], 1 - decay)
 
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Give the model the average as its weights, for good."""
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            parameter.copy_(average)
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within it the model has the average as its weights."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +31,9 @@ from vivit_zoo.machine import PeakMemory, use_bf16
 from vivit_zoo.model import ViViT, ViViTConfig
 from vivit_zoo.optim import WeightAverage, warmup_cosine
 from vivit_zoo.signals import StopSignals
+from vivit_zoo.weights import LoadReport, init_from_image
+from vivit_zoo.weights.resize import Tubelet
+from vivit_zoo.weights.start import Positions, Temporal
 
 __all__ = ["Start", "TrainConfig", "Trained", "train"]
 
@@ -51,9 +54,22 @@ class Start:
     """
 
     source: str = ""
-    tubelet: Literal["central_frame", "filter_inflation", "arp", "random"] = "central_frame"
-    positions: Literal["tile", "resize", "resize_tile"] = "resize_tile"
-    temporal: Literal["zero_out", "copy", "zero", "random"] = "zero_out"
+    tubelet: Tubelet = "central_frame"
+    positions: Positions = "resize_tile"
+    temporal: Temporal = "zero_out"
+
+    def __post_init__(self) -> None:
+        for name, known in {"tubelet": Tubelet, "positions": Positions, "temporal": Temporal}.items():
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; choose from {', '.join(get_args(known))}")
+
+    def init(self, model: ViViT) -> LoadReport:
+        """Give a model these weights.
+
+        Raises:
+            WeightsError: as `vivit_zoo.init_from_image`.
+        """
+        return init_from_image(model, self.source, self.tubelet, self.positions, self.temporal)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,13 +173,15 @@ class Trained:
     Args:
         model: in evaluation mode, with the averaged weights where there are any.
         device: where it lives.
-        test: runs the test over all processes together: `test()`, or with a change of the clips, as for `evaluate`.
+        data: that it was trained on.
+        test: the test, over all processes together: `test()`, or with a change of the clips, as for `evaluate`.
         clips_per_second: of training steps alone, over all processes.
         peak_bytes: the most memory beyond what was in use before the model was built, see `PeakMemory`.
     """
 
     model: nn.Module
     device: torch.device
+    data: DataSets
     test: Callable[..., Scores]
     clips_per_second: float
     peak_bytes: int | None
@@ -299,8 +317,10 @@ def train(
             if not looks and not stop:
                 continue
             since = step % config.eval_every + 1
-            loss_here = mean(accelerator, total.item() / since)  # waits for the device, so before the clock is read
-            seconds += time.perf_counter() - started
+            total = accelerator.reduce(total, "mean")
+            loss_here = total.item() / since  # waits for the device, so before the clock is read
+            spent = time.perf_counter() - started
+            seconds += spent
             if not math.isfinite(loss_here):
                 raise FloatingPointError(f"the loss is {loss_here} after step {step + 1}; a smaller lr may help")
             is_best = False
@@ -308,7 +328,8 @@ def train(
                 with average.in_place() if average else nullcontext():
                     accuracy = test(data.look, 1, config.eval_clips).accuracy()
                 is_best, best = accuracy > best, max(best, accuracy)
-                values = {"loss": loss_here, "lr": lr, "accuracy": accuracy}
+                pace = feed.pace(spent, config.workers, processes)
+                values = {"loss": loss_here, "lr": lr, "accuracy": accuracy, **pace}
                 if main:
                     metrics.write(step=step + 1, **values)
                 accelerator.log(values, step=step + 1)
@@ -341,7 +362,6 @@ def train(
         test=lambda change=None: test(change=change),
         data=data,
         clips_per_second=config.steps * config.batch_size / seconds,
-        pace=feed.pace(...),
         peak_bytes=memory.peak_bytes(),
     )
 
