@@ -29,6 +29,7 @@ MAY_IMPORT_OF_OURS = {
     "plots": set(),
     "video": set(),
     "preprocess": set(),
+    "augment": {"preprocess"},
     "classify": {"evaluate", "model", "preprocess", "video"},
     "cli": {"classify", "encoders", "flops", "model", "paper", "preprocess", "vivit_zoo"},
     "__init__": {"model", "weights"},  # the second only when it is asked for
