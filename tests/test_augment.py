@@ -102,7 +102,7 @@ def test_scale_factors_are_independent_and_cover_the_range(monkeypatch):
         "vivit_zoo.augment.F.resize", lambda clip, size, *_, **__: sizes.append(size) or clip.new_zeros(1, 3, *size)
     )
     torch.manual_seed(0)
-    augment = Augment(size=224)
+    augment = Augment(size=224, colour=0, gray=0)
     clip = noise(1, 3, 256, 340)
     for _ in range(300):
         augment(clip)

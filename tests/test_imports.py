@@ -22,6 +22,7 @@ MAY_IMPORT_OF_OURS = {
     # The methods that load and save import `weights` when they are called, and only then.
     "model": {"blocks", "tokens", "encoders", "weights", "weights.report"},
     "flops": set(),
+    "mixing": set(),
     "paper": set(),
     "plots": set(),
     "preprocess": set(),
