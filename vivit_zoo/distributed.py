@@ -46,7 +46,9 @@ def distribute(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Mo
         for stack in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
             for block in stack:
                 fully_shard(block, mesh=mesh)
-        return fully_shard(model, mesh=mesh)
+        # By default the root would stay whole after a forward pass without a backward one, and so would not see that the
+        # averaged weights have come or gone.
+        return fully_shard(model, mesh=mesh, reshard_after_forward=True)
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
@@ -71,7 +73,9 @@ def get_weights(model: nn.Module, optimizer: torch.optim.Optimizer, average: Wei
     content = {"model": weights, "optimizer": state}
     if average:
         with average.in_place():
-            content["average"] = get_model_state_dict(model, options=WHOLE)
+            state = get_model_state_dict(model, options=WHOLE)
+            # On a CPU these may be the parameters themselves, which are about to change back.
+            content["average"] = {name: tensor.clone() for name, tensor in state.items()}
     return content
 
 

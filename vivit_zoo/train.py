@@ -24,12 +24,13 @@ from tqdm import tqdm
 from vivit_zoo.checkpoint import Checkpoints, Metrics, claim_folder, write_whole
 from vivit_zoo.datasets import DataConfig, DataSets
 from vivit_zoo.distributed import anyone, distribute, get_random, get_weights, set_random, set_weights, sync_gradients
-from vivit_zoo.evaluate import Scores, evaluate
+from vivit_zoo.evaluate import evaluate
 from vivit_zoo.loading import BrokenFiles, Feed, TestOrder, TrainOrder, loader
-from vivit_zoo.losses import Criterion
 from vivit_zoo.machine import PeakMemory, use_bf16
+from vivit_zoo.mixing import cross_entropy, mixup, one_hot
 from vivit_zoo.model import ViViT, ViViTConfig
 from vivit_zoo.optim import WeightAverage, warmup_cosine
+from vivit_zoo.scores import Scores
 from vivit_zoo.signals import StopSignals
 from vivit_zoo.weights import LoadReport, init_from_image
 from vivit_zoo.weights.resize import Tubelet
@@ -251,7 +252,6 @@ def train(
         layer_decay=config.layer_decay,
     )
     average = WeightAverage(model, config.ema) if config.ema else None
-    criterion = Criterion(label_smoothing=config.label_smoothing, mixup=config.mixup)
     done, seconds, best, total = 0, 0.0, -1.0, torch.zeros((), device=device)
     if checkpoint:
         set_weights(checkpoint, model, optimizer, average)
@@ -300,8 +300,10 @@ def train(
                 group["lr"] = lr * group.get("lr_scale", 1)  # timm's name for a layer's own share
             for part in range(config.accumulate):
                 video, label, *_ = next(batches)
+                if config.mixup:
+                    video, label = mixup(video, one_hot(label, config.model.num_classes), config.mixup)
                 with accelerator.autocast():
-                    loss = criterion(replica, video, label) / config.accumulate
+                    loss = cross_entropy(replica(video), label, config.label_smoothing) / config.accumulate
                 sync_gradients(replica, part + 1 == config.accumulate)
                 loss.backward()
                 total += loss.detach()
@@ -352,7 +354,8 @@ def train(
                     tqdm.write(f"stopped after step {step + 1}; the same call goes on from there", file=sys.stderr)
                 signals.leave(stop)
             started = time.perf_counter()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # not accelerator.end_training(): several processes have yet to test
+        tracker.finish()
 
     if average:
         average.apply()
