@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivit_zoo.evaluate import evaluate, shuffle_frames, swap_halves
+from vivit_zoo.evaluate import average_views, evaluate, shuffle_frames, swap_halves
+from vivit_zoo.scores import Scores
 
 
 def counted(b, t):
@@ -66,3 +67,68 @@ def test_nothing_to_evaluate():
 def test_half_precision_logits_are_kept_in_float32():
     scores = evaluate(lambda x: x.bfloat16(), [(torch.eye(2), torch.tensor([0, 1]))])
     assert scores.logits.dtype == torch.float32
+
+
+def mean_pixels(video):
+    """A model that sees the mean of each channel."""
+    assert video.ndim == 5
+    return 9 * video.mean((2, 3, 4))
+
+
+def heads(video):
+    return {"noun": mean_pixels(video), "verb": mean_pixels(video).flip(1)}
+
+
+def views(b=3, v=4):
+    return torch.randn(b, v, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_views_are_averaged_as_logits_or_on_request_as_probabilities():
+    video, label = views(), torch.tensor([0, 1, 0])
+    each = torch.stack([mean_pixels(view) for view in video.unbind(1)])
+    plain = evaluate(mean_pixels, [(video, label)])
+    torch.testing.assert_close(plain.logits, each.mean(0))
+    soft = evaluate(mean_pixels, [(video, label)], softmax=True)
+    torch.testing.assert_close(soft.logits.softmax(1), each.softmax(-1).mean(0))
+    assert not torch.allclose(soft.logits.softmax(1), plain.logits.softmax(1))
+    by_head = evaluate(heads, [(video, {"noun": label, "verb": label})], softmax=True)
+    torch.testing.assert_close(by_head.logits["noun"], soft.logits)
+    torch.testing.assert_close(average_views(heads, video)["verb"], plain.logits.flip(1))
+
+
+def test_a_change_sees_each_view_as_a_clip():
+    seen = []
+    evaluate(mean_pixels, [(views(), torch.tensor([0, 1, 0]))], change=lambda x: seen.append(x.shape) or x)
+    assert seen == [(3, 2, 3, 4, 5)] * 4
+
+
+def test_heads_and_indices_of_several_batches():
+    batches = [
+        (video, {"noun": label, "verb": 1 - label}, index)
+        for video, label, index in zip(
+            views(5).split(2),
+            torch.tensor([0, 1, 0, 1, 1]).split(2),
+            torch.tensor([4, 2, 0, 1, 3]).split(2),
+            strict=True,
+        )
+    ]
+    scores = evaluate(heads, batches)
+    assert scores.indices.tolist() == [4, 2, 0, 1, 3]
+    assert scores.labels["verb"].tolist() == [1, 0, 1, 0, 0]
+    assert scores.heads["noun"].accuracy() == scores.heads["verb"].accuracy() == scores.accuracy()
+    ordered = Scores.merge([scores])
+    assert ordered.labels["noun"].tolist() == [0, 1, 1, 1, 0]
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 4))
+def test_processes_together_count_each_clip_once(clips, processes, batch_size):
+    """As a sampler deals the clips: the sizes need not divide."""
+    video, label = torch.randn(clips, 2, 1, 1, 1), torch.arange(clips) % 2
+    whole = evaluate(mean_pixels, [(video, label)])
+    parts = [
+        evaluate(mean_pixels, [(video[i], label[i], i) for i in torch.arange(rank, clips, processes).split(batch_size)])
+        for rank in range(min(processes, clips))
+    ]
+    merged = Scores.merge(parts)
+    assert merged.accuracy() == whole.accuracy()
+    assert torch.equal(merged.logits, whole.logits)

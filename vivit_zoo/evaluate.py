@@ -1,59 +1,74 @@
-"""Accuracy of any classifier of clips, and the controls that tell whether it uses time."""
+"""Running any classifier of clips over a data set, and the controls that tell whether it uses time."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-__all__ = ["Scores", "average_views", "evaluate", "shuffle_frames", "swap_halves"]
+from vivit_zoo.scores import Scores
 
-
-@dataclass(frozen=True)
-class Scores:
-    """What a model answered to a data set: logits (clips, classes) in float32 and labels (clips,), both on the CPU."""
-
-    logits: Tensor
-    labels: Tensor
-
-    def accuracy(self, labels: Tensor | None = None) -> float:
-        """Share of the clips, in [0, 1], whose highest logit is the label's; other labels may be given."""
-        labels = self.labels if labels is None else labels
-        return (self.logits.argmax(dim=1) == labels).double().mean().item()
+__all__ = ["average_views", "evaluate", "shuffle_frames", "swap_halves"]
 
 
 @torch.no_grad()
 def evaluate(
-    model: Callable[[Tensor], Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    model: Callable[[Tensor], Any],
+    batches: Iterable[Any],
     device: torch.device | str = "cpu",
     change: Callable[[Tensor], Tensor] | None = None,
+    softmax: bool = False,
 ) -> Scores:
-    """Run a model over batches of (video (b, c, t, h, w), label (b,)).
+    """Run a model over batches of (video, label) or (video, label, index).
+
+    A video is a clip each (b, c, t, h, w), or views (b, v, c, t, h, w), which are averaged as `average_views` does. A
+    label is (b,), or by head. An index (b,) is a clip's place in its data set, kept in the scores.
 
     Args:
-        model: any callable from videos to logits (b, classes); put modules into evaluation mode yourself.
+        model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of them by head; put
+            modules into evaluation mode yourself.
         batches: such as a `DataLoader`.
         device: where the model lives.
-        change: applied to each batch of videos before the model, such as `shuffle_frames()`.
+        change: applied to each batch of clips before the model, such as `shuffle_frames()`.
+        softmax: average the views' probabilities in place of their logits.
 
     Raises:
-        ValueError: if there are no batches.
+        ValueError: if there are no batches, or labels do not fit the logits.
     """
-    logits, labels = [], []
-    for video, label in batches:
+    answers, labels, indices = [], [], []
+
+    def changed(video: Tensor) -> Any:
+        return model(video if change is None else change(video))
+
+    for video, label, *index in batches:
         video = video.to(device)
-        logits.append(model(video if change is None else change(video)).float().cpu())
-        labels.append(label.cpu())
-    if not logits:
+        answers.append(_to_cpu(average_views(changed, video, softmax) if video.ndim == 6 else changed(video), float))
+        labels.append(_to_cpu(label, int))
+        indices += index
+    if not answers:
         raise ValueError("nothing to evaluate: the data set is empty")
-    return Scores(torch.cat(logits), torch.cat(labels))
+    return Scores(_join(answers), _join(labels), torch.cat(indices).cpu() if indices else None)
+
+
+def _to_cpu(x: Any, kind: type) -> Any:
+    """A tensor, or a dictionary of tensors, as float32 or int64."""
+    if isinstance(x, Mapping):
+        return {head: _to_cpu(one, kind) for head, one in x.items()}
+    return x.float().cpu() if kind is float else x.long().cpu()
+
+
+def _join(batches: list[Any]) -> Any:
+    """Tensors, or dictionaries of tensors, one after the other."""
+    if isinstance(batches[0], Mapping):
+        return {head: torch.cat([one[head] for one in batches]) for head in batches[0]}
+    return torch.cat(batches)
 
 
 @torch.no_grad()
-def average_views(model: Callable[[Tensor], Tensor | dict[str, Tensor]], views: Tensor | Iterable[Tensor]) -> Any:
+def average_views(
+    model: Callable[[Tensor], Tensor | dict[str, Tensor]], views: Tensor | Iterable[Tensor], softmax: bool = False
+) -> Any:
     """The mean of the raw logits over the views of each video: (b, v, c, t, h, w) -> (b, classes).
 
     As the original code evaluates: what is averaged are logits, not probabilities. One view is computed at a time.
@@ -62,6 +77,7 @@ def average_views(model: Callable[[Tensor], Tensor | dict[str, Tensor]], views: 
         model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of them by head; the
             result is of the same kind. Put modules into evaluation mode yourself.
         views: (b, v, c, t, h, w), or an iterable over v of (b, c, t, h, w), which need not be in memory at once.
+        softmax: average probabilities; the result is the logarithm of their mean, whose softmax is that mean.
 
     Raises:
         ValueError: if there are no views, or a tensor has not six axes.
@@ -73,9 +89,14 @@ def average_views(model: Callable[[Tensor], Tensor | dict[str, Tensor]], views: 
     logits: list[Any] = [model(view) for view in views]
     if not logits:
         raise ValueError("there are no views to average")
+
+    def mean(of_views: list[Tensor]) -> Tensor:
+        stacked = torch.stack(of_views)
+        return stacked.softmax(-1).mean(0).log() if softmax else stacked.mean(0)
+
     if isinstance(logits[0], dict):
-        return {head: torch.stack([one[head] for one in logits]).mean(0) for head in logits[0]}
-    return torch.stack(logits).mean(0)
+        return {head: mean([one[head] for one in logits]) for head in logits[0]}
+    return mean(logits)
 
 
 def shuffle_frames(seed: int = 0) -> Callable[[Tensor], Tensor]:

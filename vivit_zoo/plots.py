@@ -7,11 +7,12 @@ from statistics import mean, stdev
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["accuracy_vs_gmacs", "clips", "curves"]
+__all__ = ["accuracy_vs_gmacs", "clips", "confusion", "curves"]
 
 
 def accuracy_vs_gmacs(
@@ -75,3 +76,59 @@ def clips(dataset: Dataset[tuple[Tensor, int]], classes: Sequence[str], file: Pa
         ax.set_title(classes[label], loc="left", fontsize="small", pad=2)
         ax.axis("off")
     fig.savefig(file, dpi=120)
+
+
+def confusion(matrix: Tensor, classes: Sequence[str], file: Path, worst: int = 20) -> None:
+    """Which class was taken for which, with the most frequent mistakes in words beside it.
+
+    Rows are shares of a class's clips, so that rare classes are seen as well; a class without clips is blank. Up to 30
+    classes are named at the axes and have their percentages in the fields. More are numbered, and mistakes with 5 % or
+    more of a class's clips are dots, whose area is their share.
+
+    Args:
+        matrix: (classes, classes) numbers of clips, a row a label, as `Scores.confusion` counts them.
+        classes: their names.
+        file: PNG to write.
+        worst: number of mistakes to list.
+
+    Raises:
+        ValueError: if there is not one name a class.
+    """
+    count = len(classes)
+    if tuple(matrix.shape) != (count, count):
+        raise ValueError(f"a matrix {tuple(matrix.shape)} is not of {count} classes")
+    clips_of = matrix.sum(1, keepdim=True)
+    shares = matrix / clips_of  # nan for a class without clips, which imshow leaves blank
+    named = count <= 30
+    side = 2.5 + 0.42 * count if named else 8.5
+    fig = Figure(figsize=(side + 6, max(side, 4)), layout="constrained")
+    ax, text = fig.subplots(1, 2, width_ratios=(side, 6))
+    # The root makes a mistake of a percent or two visible beside the diagonal.
+    image = ax.imshow(100 * shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
+    ax.set(xlabel="answer", ylabel="label")
+    if named:
+        ax.set_xticks(range(count), [_short(name, 24) for name in classes], rotation=90)
+        ax.set_yticks(range(count), [_short(name, 24) for name in classes])
+        for label, answer in matrix.nonzero().tolist():
+            share = shares[label, answer].item()
+            color = "white" if share > 0.3 else "black"
+            ax.text(answer, label, f"{100 * share:.0f}", ha="center", va="center", fontsize="x-small", color=color)
+    else:
+        labels, answers = ((shares >= 0.05) & ~torch.eye(count, dtype=torch.bool)).nonzero(as_tuple=True)
+        ax.scatter(answers, labels, s=150 * shares[labels, answers], color="C3", linewidths=0)
+    fig.colorbar(image, ax=ax, label="% of the label's clips", shrink=0.6, ticks=[0, 1, 5, 20, 50, 100])
+    name = [_short(one, 30) + ("" if named else f" ({i})") for i, one in enumerate(classes)]
+    mistakes = matrix.clone().fill_diagonal_(0).flatten()
+    lines = [f"accuracy {matrix.trace() / clips_of.sum():.1%} of {clips_of.sum()} clips; most frequent mistakes:", ""]
+    for place in mistakes.argsort(descending=True, stable=True)[:worst].tolist():
+        label, answer = divmod(place, count)
+        if mistakes[place]:
+            of = f"{mistakes[place]} of {clips_of[label].item()}"
+            lines.append(f"{of:>9}  {name[label]} → {name[answer]}")
+    text.axis("off")
+    text.text(0, 1, "\n".join(lines), va="top", fontsize="small", family="monospace", transform=text.transAxes)
+    fig.savefig(file, dpi=120)
+
+
+def _short(name: str, letters: int) -> str:
+    return name if len(name) <= letters else name[: letters - 1] + "…"
