@@ -6,7 +6,8 @@ and FFV1 in MP4, Matroska and WebM, with open groups of pictures, edit lists, tu
 
 What differs: there are no gray frames. Frames that the decoder had to patch up in a damaged file go unnoticed. And some
 frames are refused with a `VideoError` rather than given wrongly: all of mirrored videos, which torchcodec does not
-mirror, and of raw streams; in transport streams those that its seeking misses; in AVI and MPEG files the last.
+mirror, and of raw streams; those that its seeking misses in transport streams and in streams that refresh their picture
+bit by bit, without keyframes; and the last of AVI and MPEG files.
 """
 
 import numpy as np
