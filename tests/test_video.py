@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import sys
+import tarfile
 from fractions import Fraction
 
 import av
@@ -452,6 +453,11 @@ def test_names_of_sources(tmp_path):
     with path.open("rb") as file:
         assert VideoReader(file).name == VideoReader(str(path)).name == VideoReader(path).name == str(path)
     assert VideoReader(path, name="the first").name == "the first"
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(path, "clips/a.mp4")
+    with tarfile.open(tmp_path / "shard.tar") as tar, VideoReader(tar.extractfile("clips/a.mp4")) as video:
+        assert video.name == "clips/a.mp4"
+        assert numbers_of(video.read([1, 0])) == [1, 0]
     assert VideoReader(io.BytesIO(path.read_bytes())).name == "a video in a file object"
 
 
@@ -467,6 +473,17 @@ def test_sources_that_are_no_binary_files(tmp_path):
         VideoReader(pipe)
     with pytest.raises(TypeError, match="got a int; a video is a path, bytes, or an open binary file"):
         VideoReader(3)
+
+
+def test_files_that_may_not_be_read(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "video.mp4", 2)
+
+    def refuse(self, mode):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(VideoError, match=r"video\.mp4: cannot be opened \(Permission denied\)"):
+        VideoReader(path)
 
 
 def test_backends_that_are_not_there(tmp_path, monkeypatch):
@@ -512,16 +529,14 @@ def test_torchcodec_gives_the_same_frames_or_none(encoded, torchcodec, request):
     for source in (encoded, encoded.read_bytes()):
         try:
             video = VideoReader(source, backend="torchcodec", threads=1)
-        except VideoError as error:
-            assert "torchcodec" in str(error)
+        except VideoError:
             missed |= set(range(60))
             continue
         np.testing.assert_array_equal(video.times, VideoReader(source).times)
         for number in [*range(60), 33, 2, 59, 3]:
             try:
                 (frame,) = video.read([number])
-            except VideoError as error:
-                assert "torchcodec" in str(error)
+            except VideoError:
                 missed.add(number)
             else:
                 np.testing.assert_array_equal(frame, expected[number])

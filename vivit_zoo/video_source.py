@@ -38,7 +38,7 @@ class VideoSource:
             known_as = f"a video of {len(source)} bytes in memory"
         else:
             self._file = _binary_file(source)
-            known_as = str(getattr(source, "name", "a video in a file object"))
+            known_as = source.name if isinstance(getattr(source, "name", None), str) else "a video in a file object"
         self.name = known_as if name is None else name
         self._check()
 
@@ -63,9 +63,13 @@ class VideoSource:
         path = self._path
         if path is not None and not path.is_file():
             raise VideoError(f"{self.name}: {'not a file' if path.exists() else 'there is no such file'}")
-        with self._open() as file:
-            end = file.seek(0, io.SEEK_END)
-            missing = _missing_bytes(file, end)
+        try:
+            with self._open() as file:
+                file.seek(0, io.SEEK_END)
+                end = file.tell()
+                missing = _missing_bytes(file, end)
+        except OSError as error:
+            raise VideoError(f"{self.name}: cannot be opened ({error.strerror or error})") from error
         if end == 0:
             raise VideoError(f"{self.name}: the file is empty")
         if missing:
