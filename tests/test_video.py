@@ -136,7 +136,7 @@ def test_a_seek_that_fails_or_lands_elsewhere_costs_time_and_no_frame(tmp_path, 
     }
     for divert in diverts.values():
         with VideoReader(path) as video:
-            video._container = Wayward(video._container, divert)
+            video._decoder._container = Wayward(video._decoder._container, divert)
             assert numbers_of(video.read([5, 14, 19, 31, 57])) == [5, 14, 19, 31, 57]
             assert numbers_of(video.read([12])) == [12]
 
@@ -145,7 +145,9 @@ def test_only_needed_frames_are_converted_and_kept(tmp_path, monkeypatch):
     path = write_video(tmp_path / "video.mp4", **X264["b_frames"])
     seen = []
     with VideoReader(path) as video:
-        monkeypatch.setattr(video, "_to_array", lambda frame: seen.append(frame.pts) or np.zeros((4, 4, 3), np.uint8))
+        monkeypatch.setattr(
+            video._decoder, "_to_array", lambda frame: seen.append(frame.pts) or np.zeros((4, 4, 3), np.uint8)
+        )
         video.read([3, 30, 3, 59])
     assert len(seen) == 3
 
@@ -154,11 +156,11 @@ def test_decoding_begins_at_the_keyframe_and_not_at_the_start(tmp_path):
     path = write_video(tmp_path / "video.mp4", **X264["b_frames"])
     with VideoReader(path) as video:
         video.read([50])
-        assert video._keyframes[-1] <= video._started_at
-        before = video._frames
+        assert video._decoder._keyframes[-1] <= video._decoder._started_at
+        before = video._decoder._frames
         video.read([52])
-        assert video._frames is before  # the same group of pictures: no second seek
-        assert video._can_seek
+        assert video._decoder._frames is before  # the same group of pictures: no second seek
+        assert video._decoder._can_seek
 
 
 def test_change_is_applied_to_each_frame(tmp_path):
@@ -235,7 +237,7 @@ def test_frames_before_the_first_keyframe_do_not_count(tmp_path):
     assert numbers == list(range(60 - len(numbers), 60))
     assert len(numbers) == 40
     with VideoReader(path) as video:
-        assert video._by_time
+        assert video._decoder.by_time
         assert numbers_of(video.read([15, 3])) == [numbers[15], numbers[3]]
 
 
