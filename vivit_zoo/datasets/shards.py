@@ -87,9 +87,9 @@ def _read_shard(path: Path) -> list[Sample]:
         samples = []
         for key, members in groups.items():
             label = None
-            if member := members.get("cls") or members.get("json") or members.get("txt"):
-                file.seek(member.offset)
-                label = _label(member, file.read(member.size))
+            if found := members.get("cls") or members.get("json") or members.get("txt"):
+                file.seek(found.offset)
+                label = _label(found, file.read(found.size))
             videos = [member for member in members.values() if is_video(member.member)]
             samples.append(Sample(f"{path}::{key}", videos[0] if videos else None, label))
     return samples
