@@ -1,6 +1,10 @@
 """Real files, made here with PyAV; each frame carries its number in its pixels, so that a wrong one cannot pass."""
 
+import io
+import os
 import struct
+import sys
+import tarfile
 from fractions import Fraction
 
 import av
@@ -136,7 +140,7 @@ def test_a_seek_that_fails_or_lands_elsewhere_costs_time_and_no_frame(tmp_path, 
     }
     for divert in diverts.values():
         with VideoReader(path) as video:
-            video._container = Wayward(video._container, divert)
+            video._decoder._container = Wayward(video._decoder._container, divert)
             assert numbers_of(video.read([5, 14, 19, 31, 57])) == [5, 14, 19, 31, 57]
             assert numbers_of(video.read([12])) == [12]
 
@@ -145,7 +149,9 @@ def test_only_needed_frames_are_converted_and_kept(tmp_path, monkeypatch):
     path = write_video(tmp_path / "video.mp4", **X264["b_frames"])
     seen = []
     with VideoReader(path) as video:
-        monkeypatch.setattr(video, "_to_array", lambda frame: seen.append(frame.pts) or np.zeros((4, 4, 3), np.uint8))
+        monkeypatch.setattr(
+            video._decoder, "_to_array", lambda frame: seen.append(frame.pts) or np.zeros((4, 4, 3), np.uint8)
+        )
         video.read([3, 30, 3, 59])
     assert len(seen) == 3
 
@@ -154,11 +160,11 @@ def test_decoding_begins_at_the_keyframe_and_not_at_the_start(tmp_path):
     path = write_video(tmp_path / "video.mp4", **X264["b_frames"])
     with VideoReader(path) as video:
         video.read([50])
-        assert video._keyframes[-1] <= video._started_at
-        before = video._frames
+        assert video._decoder._keyframes[-1] <= video._decoder._started_at
+        before = video._decoder._frames
         video.read([52])
-        assert video._frames is before  # the same group of pictures: no second seek
-        assert video._can_seek
+        assert video._decoder._frames is before  # the same group of pictures: no second seek
+        assert video._decoder._can_seek
 
 
 def test_change_is_applied_to_each_frame(tmp_path):
@@ -235,7 +241,7 @@ def test_frames_before_the_first_keyframe_do_not_count(tmp_path):
     assert numbers == list(range(60 - len(numbers), 60))
     assert len(numbers) == 40
     with VideoReader(path) as video:
-        assert video._by_time
+        assert video._decoder.by_time
         assert numbers_of(video.read([15, 3])) == [numbers[15], numbers[3]]
 
 
@@ -396,3 +402,174 @@ def test_numbers_outside_the_video(tmp_path):
                 video.read([0, number])
         with pytest.raises(ValueError, match="indices is empty"):
             video.read([])
+
+
+def test_bytes_and_open_files_give_the_same_frames(encoded):
+    data, numbers = encoded.read_bytes(), [33, 2, 59, 3]
+    expected = read_video(encoded, numbers)
+    with encoded.open("rb") as file:
+        for source in (data, bytearray(data), memoryview(data), io.BytesIO(data), file):
+            with VideoReader(source) as video:
+                assert len(video) == 60
+                np.testing.assert_array_equal(video.read(numbers), expected)
+                np.testing.assert_array_equal(video.read(numbers[:1]), expected[:1])
+        assert not file.closed
+
+
+@pytest.mark.parametrize("kind", BAD_FILES.keys() - {"missing", "folder"})
+def test_bad_bytes_are_named_with_what_is_wrong(tmp_path, kind):
+    make, message = BAD_FILES[kind]
+    path = tmp_path / "clip.mp4"
+    make(path)
+    for source in (path.read_bytes(), io.BytesIO(path.read_bytes())):
+        with pytest.raises(VideoError, match=rf"^train-003\.tar::clip\.mp4: {message}"):
+            VideoReader(source, name="train-003.tar::clip.mp4")
+
+
+@pytest.mark.parametrize("kind", ["b_frames", "matroska"])
+def test_bytes_cut_anywhere_are_refused(tmp_path, kind):
+    name, options = ENCODED[kind]
+    data = write_video(tmp_path / name, 8, **options).read_bytes()
+    for keep in [*range(100, len(data), 97), len(data) - 1]:
+        with pytest.raises(VideoError, match="shard::a"):
+            read_video(data[:keep], name="shard::a")
+
+
+def test_rotation_one_frame_and_damage_hold_for_bytes(tmp_path):
+    turned = write_video(tmp_path / "turned.mp4", 1)
+    set_display_matrix(turned, *ROTATIONS[90])
+    np.testing.assert_array_equal(read_video(turned.read_bytes()), read_video(turned))
+    assert read_video(turned.read_bytes()).shape == (1, WIDTH, HEIGHT, 3)
+    path = write_video(tmp_path / "video.mp4", codec="mjpeg", pixels="yuvj420p")
+    damage(path, 20, 22)
+    with VideoReader(path.read_bytes()) as video:
+        with pytest.raises(VideoError, match=r"^a video of \d+ bytes in memory: frame 20 of 60 cannot be decoded"):
+            video.read([20])
+        assert numbers_of(video.read([19, 22])) == [19, 22]
+
+
+def test_names_of_sources(tmp_path):
+    path = write_video(tmp_path / "video.mp4", 2)
+    with path.open("rb") as file:
+        assert VideoReader(file).name == VideoReader(str(path)).name == VideoReader(path).name == str(path)
+    assert VideoReader(path, name="the first").name == "the first"
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(path, "clips/a.mp4")
+    with tarfile.open(tmp_path / "shard.tar") as tar, VideoReader(tar.extractfile("clips/a.mp4")) as video:
+        assert video.name == "clips/a.mp4"
+        assert numbers_of(video.read([1, 0])) == [1, 0]
+    assert VideoReader(io.BytesIO(path.read_bytes())).name == "a video in a file object"
+
+
+def test_sources_that_are_no_binary_files(tmp_path):
+    (tmp_path / "video.mp4").write_text("")
+    with (
+        (tmp_path / "video.mp4").open() as text,
+        pytest.raises(TypeError, match="open as text; open it with mode 'rb'"),
+    ):
+        VideoReader(text)
+    read, write = os.pipe()
+    with os.fdopen(write, "wb"), os.fdopen(read, "rb") as pipe, pytest.raises(ValueError, match="cannot be wound back"):
+        VideoReader(pipe)
+    with pytest.raises(TypeError, match="got a int; a video is a path, bytes, or an open binary file"):
+        VideoReader(3)
+
+
+def test_files_that_may_not_be_read(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "video.mp4", 2)
+
+    def refuse(self, mode):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(VideoError, match=r"video\.mp4: cannot be opened \(Permission denied\)"):
+        VideoReader(path)
+
+
+def test_backends_that_are_not_there(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "video.mp4", 2)
+    with pytest.raises(ValueError, match="backend 'decord' is unknown; choose from pyav, torchcodec"):
+        VideoReader(path, backend="decord")
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(ImportError, match=r"takes: pip install 'vivit_zoo\[torchcodec\]'"):
+        VideoReader(path, backend="torchcodec")
+    (tmp_path / "torchcodec").mkdir()
+    (tmp_path / "torchcodec/__init__.py").write_text("raise RuntimeError('Could not load libtorchcodec.\\nlong story')")
+    monkeypatch.delitem(sys.modules, "torchcodec")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"cannot be loaded. .* RuntimeError: Could not load libtorchcodec\.$"):
+        VideoReader(path, backend="torchcodec")
+    assert len(read_video(path)) == 2
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match=r"takes PyAV: pip install 'vivit_zoo\[video\]'"):
+        VideoReader(path)
+
+
+@pytest.fixture
+def torchcodec():
+    try:
+        import torchcodec
+    except (ImportError, OSError, RuntimeError) as error:
+        pytest.skip(f"torchcodec cannot be loaded: {str(error).strip().splitlines()[0]}")
+    return torchcodec
+
+
+MISSED_BY_TORCHCODEC = {
+    "intra_refresh",
+    "transport_stream",
+    "transport_stream_open_gop",
+    "raw_h264",
+    "avi_mpeg4",
+    "mpeg2",
+}
+
+
+def test_torchcodec_gives_the_same_frames_or_none(encoded, torchcodec, request):
+    expected, missed = read_video(encoded), set()
+    for source in (encoded, encoded.read_bytes()):
+        try:
+            video = VideoReader(source, backend="torchcodec", threads=1)
+        except VideoError:
+            missed |= set(range(60))
+            continue
+        np.testing.assert_array_equal(video.times, VideoReader(source).times)
+        for number in [*range(60), 33, 2, 59, 3]:
+            try:
+                (frame,) = video.read([number])
+            except VideoError:
+                missed.add(number)
+            else:
+                np.testing.assert_array_equal(frame, expected[number])
+    assert not missed or request.node.callspec.params["encoded"] in MISSED_BY_TORCHCODEC
+
+
+def test_torchcodec_turns_cuts_and_keeps_time_alike(tmp_path, torchcodec):
+    paths = [write_video(tmp_path / "one.mp4", 1)]
+    for degrees, matrix in ROTATIONS.items():
+        paths.append(write_video(tmp_path / f"{degrees}.mp4", 3))
+        set_display_matrix(paths[-1], *matrix)
+    ticks = np.cumsum(np.random.default_rng(0).integers(1, 9, 40))
+    paths.append(write_video(tmp_path / "vfr.mkv", 40, times=[int(tick) for tick in ticks], **X264["b_frames"]))
+
+    def earlier(packet):
+        packet.pts, packet.dts = packet.pts - 17 * 512, packet.dts - 17 * 512
+
+    whole = write_video(tmp_path / "whole.mp4", **X264["b_frames"])
+    paths.append(remux(whole, tmp_path / "cut.mp4", earlier, avoid_negative_ts="disabled"))
+    for path in paths:
+        np.testing.assert_array_equal(read_video(path, backend="torchcodec"), read_video(path), str(path))
+
+
+def test_what_torchcodec_cannot_do_is_refused(tmp_path, torchcodec):
+    path = write_video(tmp_path / "video.mp4", 3)
+    with pytest.raises(ValueError, match="gray frames take backend='pyav'"):
+        VideoReader(path, gray=True, backend="torchcodec")
+    set_display_matrix(path, -1, 0, 0, 1)
+    with pytest.raises(VideoError, match=r"video\.mp4: its picture is mirrored"):
+        VideoReader(path, backend="torchcodec")
+    path = write_video(tmp_path / "damaged.mp4", codec="mjpeg", pixels="yuvj420p")
+    damage(path, 20, 22)
+    with VideoReader(path, backend="torchcodec") as video:
+        with pytest.raises(VideoError, match=r"damaged\.mp4: torchcodec cannot decode frame 20 of 60 \(Could not push"):
+            video.read([20])
+        assert numbers_of(video.read([19, 22])) == [19, 22]
