@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0; 1 where a video could not be read; 2 for wrong arguments; 130 if stopped."""
+    """Run a command; the exit code is 0, 1 where a video could not be read, 2 for wrong arguments, 130 if stopped."""
     parser = argparse.ArgumentParser(prog="vivit-zoo", description="Modular ViViT variants.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True)

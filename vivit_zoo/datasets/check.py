@@ -202,7 +202,8 @@ def _in_processes(look: Look, sources: Sequence[Place], workers: int) -> Iterato
         try:
             while waiting or in_flight:
                 while waiting and len(in_flight) < 4 * workers:
-                    in_flight[pool.submit(_look_at, waiting[0])] = waiting.popleft()
+                    in_flight[pool.submit(_look_at, waiting[0])] = waiting[0]
+                    waiting.popleft()
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
                     facts = future.result()
                     yield in_flight.pop(future), facts
