@@ -1,7 +1,5 @@
 """Items of data sets of videos: right frames and labels, repeatable by the seed, the same in worker processes."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -89,8 +87,8 @@ def test_views_are_those_of_the_classifier(catalogue):
 
 def test_worker_processes_give_the_same_items(catalogue):
     dataset = VideoClips(catalogue, ClipSampler(frames=4, where="centre"), gray=True)
-    pickle.loads(pickle.dumps(dataset))
-    loaded = list(DataLoader(dataset, 2, num_workers=2))
+    # Spawned, so that the data set is pickled; and a fork of a process that has used OpenMP, as pytest's, may hang.
+    loaded = list(DataLoader(dataset, 2, num_workers=1, multiprocessing_context="spawn"))
     for batch, (videos, labels) in enumerate(loaded):
         for place in range(2):
             video, label = dataset[2 * batch + place]
