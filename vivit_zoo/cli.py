@@ -1,11 +1,14 @@
-"""The command line: `vivit-zoo summary | convert | classify`."""
+"""The command line: `vivit-zoo summary | convert | classify | check-data`."""
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +23,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0; 1 where a video could not be read; 2 for wrong arguments."""
+    """Run a command; the exit code is 0, 1 where a video could not be read, 2 for wrong arguments, 130 if stopped."""
     parser = argparse.ArgumentParser(prog="vivit-zoo", description="Modular ViViT variants.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True)
@@ -67,6 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="for a video shorter than a clip: repeat its last frame, start it again, or refuse it (repeat_last)",
     )
     classify.set_defaults(run=_classify)
+    check = commands.add_parser("check-data", help="open every video of a data set: classes, lengths, broken files")
+    check.add_argument("source", help="list file, folder, shards such as 'train-{000..015}.tar'; see docs/data.md")
+    check.add_argument("--root", help="folder that a list's paths start from (that of the list)")
+    check.add_argument(
+        "--classes", metavar="FILE", help="names of the classes, one a line, in the order of their numbers"
+    )
+    check.add_argument("--frames", type=int, default=32, help="frames of a clip, to find videos that are shorter (32)")
+    check.add_argument("--stride", type=int, default=2, help="distance of a clip's frames in the video (2)")
+    check.add_argument("--full", action="store_true", help="decode every frame, which finds damage in the middle")
+    check.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0 for none (one a core)")
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    check.set_defaults(run=_check_data)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -102,6 +117,23 @@ def _classify(options: argparse.Namespace) -> int:
         top=options.top,
         as_json=options.json,
     )
+
+
+def _check_data(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from vivit_zoo.datasets import check_videos, read_catalogue
+
+    classes = None if options.classes is None else Path(options.classes).read_text(encoding="utf-8").splitlines()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what they say is in the report
+        catalogue = read_catalogue(options.source, options.root, classes)
+    progress = partial(tqdm, desc="check", unit="video", dynamic_ncols=True)
+    report = check_videos(catalogue, options.frames, options.stride, options.full, options.workers, progress)
+    print(report.to_json() if options.json else report)
+    if len(report.videos) < report.total:
+        return 130
+    return int(bool(report.broken))
 
 
 def _device(name: str) -> torch.device:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vivit_zoo.datasets.formats import Classes, Listing, hugging_face, read_listing, webdataset
 from vivit_zoo.datasets.shards import is_shards
-from vivit_zoo.datasets.sources import VideoSource
+from vivit_zoo.datasets.sources import Place
 
 __all__ = ["Catalogue", "Entry", "read_catalogue"]
 
@@ -17,7 +17,7 @@ __all__ = ["Catalogue", "Entry", "read_catalogue"]
 class Entry(NamedTuple):
     """A video and its class number, or its class number by head."""
 
-    video: VideoSource
+    video: Place
     label: int | dict[str, int]
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from vivit_zoo.datasets.catalogue import Catalogue
-from vivit_zoo.datasets.sources import VideoSource
+from vivit_zoo.datasets.sources import Place
 from vivit_zoo.datasets.videos import ONE_FRAME
 from vivit_zoo.video import VideoError
 
 __all__ = ["DataReport", "VideoFacts", "check_videos"]
 
-Look = Callable[[VideoSource], "VideoFacts"]
+Look = Callable[[Place], "VideoFacts"]
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def check_videos(
     )
 
 
-def _look(source: VideoSource, frames: int, full: bool) -> VideoFacts:
+def _look(source: Place, frames: int, full: bool) -> VideoFacts:
     try:
         with source.open(threads=1) as video:
             count = len(video)
@@ -193,7 +193,7 @@ def _count_classes(catalogue: Catalogue) -> dict[str, int]:
     return counts
 
 
-def _in_processes(look: Look, sources: Sequence[VideoSource], workers: int) -> Iterator[tuple[int, VideoFacts]]:
+def _in_processes(look: Look, sources: Sequence[Place], workers: int) -> Iterator[tuple[int, VideoFacts]]:
     """The facts of each source, as they come. If a process dies, those in flight are looked at one by one, alone."""
     waiting = deque(range(len(sources)))
     while waiting:
@@ -202,7 +202,8 @@ def _in_processes(look: Look, sources: Sequence[VideoSource], workers: int) -> I
         try:
             while waiting or in_flight:
                 while waiting and len(in_flight) < 4 * workers:
-                    in_flight[pool.submit(_look_at, waiting[0])] = waiting.popleft()
+                    in_flight[pool.submit(_look_at, waiting[0])] = waiting[0]
+                    waiting.popleft()
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
                     facts = future.result()
                     yield in_flight.pop(future), facts
@@ -213,7 +214,7 @@ def _in_processes(look: Look, sources: Sequence[VideoSource], workers: int) -> I
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _alone(number: int, look: Look, sources: Sequence[VideoSource]) -> VideoFacts:
+def _alone(number: int, look: Look, sources: Sequence[Place]) -> VideoFacts:
     try:
         with _pool(1, look, sources) as pool:
             return pool.submit(_look_at, number).result()
@@ -221,11 +222,11 @@ def _alone(number: int, look: Look, sources: Sequence[VideoSource]) -> VideoFact
         return VideoFacts(sources[number].name, "the decoder crashes on it")
 
 
-def _pool(workers: int, look: Look, sources: Sequence[VideoSource]) -> ProcessPoolExecutor:
+def _pool(workers: int, look: Look, sources: Sequence[Place]) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, initializer=_start_process, initargs=(look, sources))
 
 
-def _start_process(look: Look, sources: Sequence[VideoSource]) -> None:
+def _start_process(look: Look, sources: Sequence[Place]) -> None:
     """What each process keeps, so that only numbers travel: a source may hold a whole table."""
     global _look_at_number
     # Ctrl-C goes to all processes of a terminal; only the one that reports is to hear it.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vivit_zoo.datasets.shards import expand, read_samples
-from vivit_zoo.datasets.sources import FrameFolder, VideoSource, TableRow, VideoFile, is_image, is_video
+from vivit_zoo.datasets.sources import FrameFolder, Place, TableRow, VideoFile, is_image, is_video
 
 __all__ = ["Classes", "Listing", "read_listing"]
 
@@ -40,13 +40,13 @@ class Listing:
         notes: what was passed over, in words.
     """
 
-    videos: list[VideoSource] = field(default_factory=list)
+    videos: list[Place] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     classes: Classes | None = None
     absent: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, video: VideoSource | None, label: Label, name: str = "") -> None:
+    def add(self, video: Place | None, label: Label, name: str = "") -> None:
         """One more video, or the name of an absent one."""
         if video is None:
             self.absent.append(name)
@@ -74,7 +74,9 @@ def read_listing(source: Path, root: Path | None) -> Listing:
     if not lines:
         raise ValueError(f"{source}: the file is empty")
     if source.suffix == ".jsonl":
-        return table([json.loads(line) for line in lines], root, source)
+        return table(
+            [_parse_json(line, f"{source}, line {number}") for number, line in enumerate(lines, 1)], root, source
+        )
     for delimiter in ",\t; ":
         names = {name.strip().lower() for name in next(csv.reader(lines[:1], delimiter=delimiter))}
         for columns, read_rows in COLUMNS:
@@ -161,13 +163,13 @@ def kinetics(rows: Rows, root: Path, source: Path) -> Listing:
 
 def something_something(source: Path, root: Path) -> Listing:
     """Something-Something v2: train.json or validation.json with labels.json beside it; files {id}.* under the root."""
-    clips = json.loads(_read_text(source))
+    clips = _read_json(source)
     if not (isinstance(clips, list) and clips and isinstance(clips[0], dict) and "template" in clips[0]):
         raise ValueError(f"{source}: is not as Something-Something's train.json, a list of entries with a 'template'")
     beside = sorted(source.parent.glob("*labels.json"))
     if len(beside) != 1:
         raise ValueError(f"{source}: labels.json must lie beside it, once; found {[path.name for path in beside]}")
-    numbers = {name: int(number) for name, number in json.loads(_read_text(beside[0])).items()}
+    numbers = {name: int(number) for name, number in _read_json(beside[0]).items()}
     files, listing = _by_stem(root), Listing(classes=sorted(numbers, key=lambda name: numbers[name]))
     for clip in clips:
         listing.add(_only(files, clip["id"]), clip["template"].replace("[", "").replace("]", ""), clip["id"])
@@ -189,7 +191,7 @@ def epic_kitchens(rows: Rows, root: Path, source: Path) -> Listing:
             inside += [f"{person}/videos/{name}.MP4", f"{person}/{name}.MP4", f"{name}.MP4"]
             places[name] = next((root / place for place in inside if (root / place).exists()), None)
         place = places[name]
-        video: VideoSource | None = None
+        video: Place | None = None
         if place is not None and place.is_dir():  # frames are numbered from 1
             first, last = int(row["start_frame"]), int(row["stop_frame"])
             video = FrameFolder(place, first - 1, last - first + 1)
@@ -315,7 +317,7 @@ FOLDERS: list[tuple[Iterable[str], Callable[[Path, Path, Path], Listing]]] = [
 
 
 def _refuse_dict(folder: Path) -> Listing:
-    splits = json.loads(_read_text(folder / "dataset_dict.json"))["splits"]
+    splits = _read_json(folder / "dataset_dict.json")["splits"]
     raise ValueError(f"{folder}: holds the splits {', '.join(splits)}; name one: {folder / splits[0]}")
 
 
@@ -326,7 +328,18 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}: is neither a list in UTF-8 text, nor shards (.tar), nor a folder") from error
 
 
-def _video_at(path: Path) -> VideoSource | None:
+def _read_json(path: Path) -> Any:
+    return _parse_json(_read_text(path), str(path))
+
+
+def _parse_json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: is no JSON ({error})") from error
+
+
+def _video_at(path: Path) -> Place | None:
     """The file with a video's name, or the folder of images; None for anything else."""
     if is_video(path):
         return VideoFile(path)

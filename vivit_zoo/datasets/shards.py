@@ -84,23 +84,26 @@ def _read_shard(path: Path) -> list[Sample]:
             if groups.setdefault(key, {}).setdefault(kind.lower(), member) is not member:
                 raise ValueError(f"{path}: the sample {key!r} has two members .{kind}; keys must be unique in a shard")
 
-        def text(member: TarMember) -> str:
-            file.seek(member.offset)
-            return file.read(member.size).decode().strip()
-
         samples = []
         for key, members in groups.items():
             label = None
-            if "cls" in members:
-                label = text(members["cls"])
-            elif "json" in members:
-                value = json.loads(text(members["json"])).get("label")
-                label = None if value is None else str(value)
-            elif "txt" in members:
-                label = text(members["txt"])
-            videos = [member for kind, member in members.items() if is_video(f".{kind}")]
+            if found := members.get("cls") or members.get("json") or members.get("txt"):
+                file.seek(found.offset)
+                label = _label(found, file.read(found.size))
+            videos = [member for member in members.values() if is_video(member.member)]
             samples.append(Sample(f"{path}::{key}", videos[0] if videos else None, label))
     return samples
+
+
+def _label(member: TarMember, data: bytes) -> str | None:
+    try:
+        text = data.decode().strip()
+        value = json.loads(text).get("label") if member.member.endswith(".json") else text
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{member.name}: holds no label ({error})") from error
+    if not isinstance(value, str | int | None):
+        raise ValueError(f"{member.name}: the label {value!r} is neither a number nor a name")
+    return None if value is None else str(value)
 
 
 def _read_members(path: Path, file: BinaryIO) -> list[TarMember]:

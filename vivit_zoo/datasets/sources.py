@@ -15,25 +15,10 @@ import numpy as np
 
 from vivit_zoo.video import Frame, VideoError, VideoReader
 
-__all__ = ["FrameFolder", "Reader", "VideoSource", "TableRow", "TarMember", "VideoFile", "is_image", "is_video"]
+__all__ = ["FrameFolder", "Place", "Reader", "TableRow", "TarMember", "VideoFile", "is_image", "is_video"]
 
-_VIDEOS = {
-    ".3gp",
-    ".avi",
-    ".flv",
-    ".m2ts",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".ogv",
-    ".ts",
-    ".vob",
-}
-_VIDEOS |= {".webm", ".wmv"}
+_VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".vob", ".webm", ".wmv"}
+_VIDEOS |= {".3gp", ".m2ts", ".mts", ".ts"}
 _IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # Optical flow, which denseflow and mmaction2 lay beside the frames.
 _FLOW = ("flow_", "x_", "y_")
@@ -65,7 +50,7 @@ class Reader(Protocol):
         ...
 
 
-class VideoSource(Protocol):
+class Place(Protocol):
     """Where a video lies. `open` takes what `VideoReader` takes: gray, threads, ...; it raises VideoError."""
 
     @property

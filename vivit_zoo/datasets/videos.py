@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from vivit_zoo.clips import ClipSampler, Views
 from vivit_zoo.datasets.catalogue import Catalogue
 from vivit_zoo.datasets.formats import Classes
-from vivit_zoo.datasets.sources import Reader, VideoSource
+from vivit_zoo.datasets.sources import Place, Reader
 from vivit_zoo.preprocess import Preprocess
 from vivit_zoo.video import Frame, VideoError
 
@@ -109,7 +109,7 @@ class VideoViews(Dataset[tuple[Tensor, Label]]):
             return self.views.cut(video, self.preprocess), label
 
 
-def _open(source: VideoSource, frames: int, reading: dict[str, Any]) -> Reader:
+def _open(source: Place, frames: int, reading: dict[str, Any]) -> Reader:
     video = source.open(**reading)
     if len(video) == 1 < frames:
         video.close()
