@@ -32,7 +32,10 @@ MAY_IMPORT_OF_OURS = {
     "classify": {"augment", "evaluate", "model", "video"},
     "cli": {"augment", "classify", "encoders", "flops", "model", "paper", "vivit_zoo"},
     "__init__": {"model", "weights"},  # the second only when it is asked for
-    "ablation": {"model", "datasets", "evaluate", "flops", "train", "plots", "vivit_zoo"},
+    "cells": {"model", "datasets", "evaluate", "flops", "train"},
+    "launch": set(),
+    "slurm": {"launch"},
+    "ablation": {"cells", "launch", "slurm", "train", "plots", "vivit_zoo"},
 }
 
 
@@ -113,6 +116,7 @@ def test_importing_the_package_loads_nothing_heavy():
         "av",
         "sklearn",
         "jsonargparse",
+        "submitit",
     ]
     code = f"import sys, vivit_zoo; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
