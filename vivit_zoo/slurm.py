@@ -149,17 +149,21 @@ def run_on_slurm(
     """
     executor = _executor(out / "jobs", slurm, cluster)
     with hold(out, wait=True):  # the second of two calls at once finds the jobs of the first
-        known = {cell: job for cell in cells if not cell.done and (job := _Submitted.read(cell))}
-        alive = _alive(known.values())
-        jobs = {cell: job for cell, job in known.items() if job.id in alive}
-        new = [cell for cell in cells if not cell.done and cell not in jobs]
+        missing = [cell for cell in cells if not cell.done]
+        known = [(cell, job) for cell in missing if (job := _Submitted.read(cell))]
+        alive = _alive(job for _, job in known)
+        jobs = [(cell, job) for cell, job in known if job.id in alive]
+        busy = {cell.folder for cell, _ in jobs}
+        new = [cell for cell in missing if cell.folder not in busy]
         handles = _submit(executor, new, slurm.cpus)
         for cell, handle in zip(new, handles, strict=True):
-            jobs[cell] = _Submitted(handle.job_id, cluster, str(handle.paths.stdout))
-            jobs[cell].write(cell)
-    ids = sorted({job.id.split("_")[0] for job in jobs.values()})
+            job = _Submitted(handle.job_id, cluster, str(handle.paths.stdout))
+            job.write(cell)
+            jobs.append((cell, job))
+    ids = sorted({job.id.split("_")[0] for _, job in jobs})
     if jobs:
-        print(f"{len(new)} cells submitted, {len(jobs) - len(new)} were; jobs {' '.join(ids)}, logs in {out / 'jobs'}")
+        before = f"; {len(busy)} were before" if busy else ""
+        print(f"{len(new)} cells submitted{before}. Jobs: {' '.join(ids)}. Logs: {out / 'jobs'}", file=sys.stderr)
     if not wait:
         return
     try:
@@ -224,20 +228,22 @@ def _same_imports() -> Iterator[None]:
             os.environ["PYTHONPATH"] = before
 
 
-def _wait(jobs: dict[Runnable, _Submitted], cells: int, poll: float) -> None:
+def _wait(jobs: Sequence[tuple[Runnable, _Submitted]], cells: int, poll: float) -> None:
     """Until no job lives; then a cell without a result has error.txt."""
-    progress = tqdm(total=cells, initial=cells - len(jobs), desc="cells", unit="cell", dynamic_ncols=True)
-    waiting, missed = dict(jobs), set[str]()
-    with progress:
+    waiting, missed = list(jobs), set[str]()
+    with tqdm(total=cells, initial=cells - len(jobs), desc="cells", unit="cell", dynamic_ncols=True) as progress:
         while waiting:
-            alive = _alive(waiting.values())
-            for cell, job in list(waiting.items()):
+            alive = _alive(job for _, job in waiting)
+            left = []
+            for cell, job in waiting:
                 # Gone is who is missed twice: queues and shared disks show what happened a little later.
-                if cell.done or (job.id not in alive and (cell.error_file.exists() or job.id in missed)):
+                gone = job.id not in alive and (cell.error_file.exists() or job.id in missed)
+                if cell.done or gone:
                     _explain(cell, job)
-                    del waiting[cell]
                     progress.update()
-            missed = {job.id for job in waiting.values()} - alive
+                else:
+                    left.append((cell, job))
+            waiting, missed = left, {job.id for _, job in left} - alive
             if waiting:
                 time.sleep(poll)
 
