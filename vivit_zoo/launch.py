@@ -202,5 +202,5 @@ def _process_context(cells: Sequence[Runnable]) -> Any:
         return multiprocessing.get_context("spawn")
     # The server imports torch once for all cells, and each cell's memory can be measured on its own.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({type(cell).__module__ for cell in cells}))
+    context.set_forkserver_preload([__name__, *sorted({type(cell).__module__ for cell in cells})])
     return context

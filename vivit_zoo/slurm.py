@@ -168,6 +168,9 @@ def run_on_slurm(
         return
     try:
         _wait(jobs, len(cells), poll=10.0 if cluster == "slurm" else 0.5)
+        if cluster == "local":
+            for handle in handles:
+                handle.wait()  # for its process, which is a child of ours
     except KeyboardInterrupt:
         cancel = "scancel" if cluster == "slurm" else "kill"
         print(f"\nthe jobs go on; the same command waits again, '{cancel} {' '.join(ids)}' ends them", file=sys.stderr)
