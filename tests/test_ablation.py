@@ -17,6 +17,7 @@ from vivit_zoo import ViViT
 from vivit_zoo.ablation import BASE, Cell, Setting, report, run_from_command_line, run_study, table
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.flops import count_params
+from vivit_zoo.slurm import Slurm
 
 SMALL = dataclasses.replace(
     BASE.change_model(dim=24, depth=1, temporal_depth=1),
@@ -40,7 +41,9 @@ def fake_cells(tmp_path, accuracies, **result):
             cell = Cell(Setting(name, SMALL, ceiling=0.5 if name == "control" else None), seed, tmp_path)
             cell.folder.mkdir(parents=True)
             (cell.folder / "metrics.jsonl").write_text('{"step": 2, "loss": 1.5, "accuracy": 0.2}\n')
-            if accuracy is not None:
+            if accuracy is None:
+                cell.error_file.write_text("Traceback\n  of many lines\nRuntimeError: too hot\nlog: 17.out\n")
+            else:
                 (cell.folder / "result.json").write_text(json.dumps(fields | {"accuracy": accuracy}))
             cells.append(cell)
     return cells
@@ -59,11 +62,18 @@ def test_table(tmp_path):
 def test_report_writes_table_and_pictures_and_names_failures(tmp_path, capsys):
     cells = fake_cells(tmp_path, {"model": [0.98, 1.0], "broken": [0.5, None]})
     assert report(cells, tmp_path) == 1
-    assert f"FAILED broken, seed 1: {cells[3].folder / 'error.txt'}" in capsys.readouterr().err
+    failed = f"FAILED broken, seed 1: {cells[3].folder / 'error.txt'}; RuntimeError: too hot; log: 17.out\n"
+    assert capsys.readouterr().err == failed
     assert "a machine" in (tmp_path / "table.md").read_text()
     for name in ("accuracy_vs_gmacs.png", "curves.png", "clips.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert report(cells[:3], tmp_path) == 0
+
+    cells[3].error_file.unlink()
+    capsys.readouterr()
+    assert report(cells, tmp_path) == 3
+    assert capsys.readouterr().err == f"UNFINISHED broken, seed 1: {cells[3].folder}\n"
+    assert "| broken  | unfinished |" in table(cells[3:])
 
 
 def test_a_changed_configuration_has_another_folder(tmp_path):
@@ -169,6 +179,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on from here" in err
+    assert not any(tmp_path.glob("cells/*/error.txt"))
     assert "Traceback" not in err
     first = next(tmp_path.glob("cells/first*/result.json"))
     stamp = first.stat().st_mtime_ns
@@ -209,6 +220,20 @@ def test_wrong_override_is_one_line(variants, capsys):
     assert capsys.readouterr().err == "variants.py: dim 72 is not divisible by num_heads 7\n"
     assert variants("--steps", "0") == 2
     assert capsys.readouterr().err == "variants.py: steps 0 is not positive\n"
+    assert variants("--launcher", "slurm", "--slurm.cpus", "0") == 2
+    assert capsys.readouterr().err == "variants.py: slurm.cpus 0 is not positive\n"
+
+
+def test_launcher_and_its_parameters_reach_submitit(variants, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("vivit_zoo.ablation.run_on_slurm", lambda *arguments: calls.append(arguments))
+    wishes = "--slurm.partition gpu --slurm.minutes 90 --slurm.gpus 2 --slurm.mem_gb 16 --slurm.sbatch.account lab"
+    assert variants("--out", str(tmp_path), "--launcher", "slurm", "--no-wait", *wishes.split()) == 3
+    assert variants("--out", str(tmp_path), "--launcher", "submitit-local") == 3
+    slurm = Slurm(partition="gpu", minutes=90, gpus=2, mem_gb=16.0, sbatch={"account": "lab"})
+    assert calls[0][1:] == (tmp_path, slurm, False, "slurm")
+    assert calls[1][1:] == (tmp_path, Slurm(), True, "local")
+    assert [cell.seed for cell in calls[0][0]] == [0] * 6
 
 
 def test_variants_are_the_four_and_two_controls():

@@ -20,7 +20,7 @@ def evaluate(
     change: Callable[[Tensor], Tensor] | None = None,
     softmax: bool = False,
 ) -> Scores:
-    """Run a model over batches of (video, label) or (video, label, index).
+    """Run a model over batches of (video, label) or (video, label, index); what else they hold is left alone.
 
     A video is a clip each (b, c, t, h, w), or views (b, v, c, t, h, w), which are averaged as `average_views` does. A
     label is (b,), or by head. An index (b,) is a clip's place in its data set, kept in the scores.
@@ -41,11 +41,11 @@ def evaluate(
     def changed(video: Tensor) -> Any:
         return model(video if change is None else change(video))
 
-    for video, label, *index in batches:
+    for video, label, *more in batches:
         video = video.to(device)
         answers.append(_to_cpu(average_views(changed, video, softmax) if video.ndim == 6 else changed(video), float))
         labels.append(_to_cpu(label, int))
-        indices += index
+        indices += more[:1]
     if not answers:
         raise ValueError("nothing to evaluate: the data set is empty")
     return Scores(_join(answers), _join(labels), torch.cat(indices).cpu() if indices else None)

@@ -138,12 +138,15 @@ class Scores:
     def merge(parts: Iterable["Scores"]) -> "Scores":
         """The scores of several processes as one, in the order of the data set.
 
+        Clips with a negative index do not count: they filled up a batch, or stood in for a file that cannot be read.
+
         Raises:
             ValueError: if there are no parts, one has no indices, or a clip is in two: each must be counted once.
         """
         parts = list(parts)
         if not parts or any(part.indices is None for part in parts):
             raise ValueError(f"{len(parts)} parts cannot be merged; each needs indices: batches (video, label, index)")
+        parts = [part._take(part.indices >= 0) for part in parts if part.indices is not None]
         indices, order = torch.cat([part.indices for part in parts if part.indices is not None]).sort(stable=True)
         twice = indices[1:][indices.diff() == 0]
         if len(twice):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from accelerate import Accelerator
@@ -135,8 +135,7 @@ class TrainConfig:
     shard: bool = False
     tracker: str = ""
 
-    # What changes no result, but for the last bits of rounding, and may be another when a run is resumed.
-    free = ("workers", "tracker", "keep")
+    free: ClassVar = ("workers", "keep", "tracker")  # change no result, and may be others when a run is resumed
 
     def __post_init__(self) -> None:
         for name, known in {"device": ("auto", "cpu", "cuda"), "precision": ("auto", "bf16", "fp32")}.items():
@@ -161,6 +160,10 @@ class TrainConfig:
     def to_json(self) -> str:
         """All fields, the model's too."""
         return json.dumps(dataclasses.asdict(self), indent=2)
+
+    def identity(self) -> dict[str, Any]:
+        """All fields that a result depends on, as JSON has them."""
+        return {name: value for name, value in json.loads(self.to_json()).items() if name not in self.free}
 
     def change_model(self, **changes: Any) -> Self:
         """A copy with some of the model's fields changed."""
@@ -224,7 +227,7 @@ def train(
             f"{config.accumulate}; it must be divisible by their product"
         )
     if main:
-        claim_folder(run_dir, dataclasses.asdict(config), config.free)
+        claim_folder(run_dir, json.loads(config.to_json()), config.free)
     accelerator.wait_for_everyone()
     set_seed(config.seed)
     memory = PeakMemory(device)
@@ -233,7 +236,7 @@ def train(
 
     model = ViViT(config.model, encoder)
     data = config.data.build(config.model.input_shape)
-    _check_classes(config.model.num_classes, data.classes)
+    data.check_classes(config.model.num_classes)
     if config.start.source and checkpoint is None:
         report = config.start.init(model)
         if main:
@@ -368,8 +371,3 @@ def train(
         peak_bytes=memory.peak_bytes(),
     )
 
-
-def _check_classes(model: int | dict[str, int], classes: Any) -> None:
-    has = {head: len(names) for head, names in classes.items()} if isinstance(classes, dict) else len(classes)
-    if model != has:
-        raise ValueError(f"num_classes is {model}, the data set has {has}")

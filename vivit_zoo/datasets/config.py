@@ -27,6 +27,18 @@ class DataSets:
     classes: Any
     views: int = 1
 
+    def check_classes(self, num_classes: int | dict[str, int]) -> None:
+        """Refuse a model that has other heads.
+
+        Raises:
+            ValueError: with the numbers of classes on both sides.
+        """
+        has = len(self.classes)
+        if isinstance(self.classes, dict):
+            has = {head: len(names) for head, names in self.classes.items()}
+        if num_classes != has:
+            raise ValueError(f"the model's num_classes is {num_classes}, the data set has {has}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -82,13 +94,18 @@ class DataConfig:
                 f"own: {', '.join(EMBEDDED)}"
             )
 
+    @property
+    def embedded(self) -> bool:
+        """Whether the clips are built in."""
+        return self.train in EMBEDDED
+
     def build(self, clip: tuple[int, int, int, int]) -> DataSets:
         """The data sets of a run whose clips are (c, t, h, w).
 
         Raises:
             ValueError: if a source cannot be read, or has no such clips.
         """
-        return self._embedded(clip) if self.train in EMBEDDED else self._videos(*clip)
+        return self._embedded(clip) if self.embedded else self._videos(*clip)
 
     def _embedded(self, clip: tuple[int, int, int, int]) -> DataSets:
         make = EMBEDDED[self.train]

@@ -1,0 +1,149 @@
+"""One cell of a study: a setting under a seed, trained, tested and measured in its own folder."""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vivit_zoo.checkpoint import write_whole
+from vivit_zoo.datasets import MovingDigits
+from vivit_zoo.evaluate import shuffle_frames, swap_halves
+from vivit_zoo.flops import count_macs, count_params
+from vivit_zoo.machine import describe_machine
+from vivit_zoo.model import ViViT, ViViTConfig
+from vivit_zoo.train import TrainConfig, train
+
+__all__ = ["BASE", "Cell", "Setting", "check_setting", "run_cell"]
+
+# What studies start from: a model that learns MovingDigits in less than a minute on two cores. Positions are
+# sine-cosine, because learned ones start small (0.02, as in the original) beside the tokens (1), which costs the joint
+# model, the one that must find time and space in one table, many steps at the bag's ceiling before it sees the order.
+BASE = TrainConfig(
+    model=ViViTConfig(
+        num_classes=len(MovingDigits.classes),
+        num_frames=MovingDigits.num_frames,
+        image_size=MovingDigits.side,
+        tubelet_size=(2, 8, 8),
+        in_chans=1,
+        dim=72,
+        depth=3,
+        num_heads=4,
+        mlp_ratio=2.0,
+        temporal_depth=2,
+        global_pool="avg",
+        pos_embed="sincos_3d",
+    ),
+    steps=300,
+    batch_size=32,
+    lr=2e-3,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One row of a study.
+
+    Args:
+        name: of the row.
+        train: the configuration; the study sets its seed.
+        ceiling: the accuracy that cannot be passed by design, in [0, 1]; None where there is no such bound below 1.
+        encoder: an encoder class of your own in place of the variant's, as for `ViViT`; importable, so that other
+            processes find it.
+    """
+
+    name: str
+    train: TrainConfig
+    ceiling: float | None = None
+    encoder: type[nn.Module] | None = None
+
+    def build(self) -> ViViT:
+        """The untrained model."""
+        return ViViT(self.train.model, self.encoder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One setting under one seed, and its folder."""
+
+    setting: Setting
+    seed: int
+    out: Path
+
+    @property
+    def train(self) -> TrainConfig:
+        """The configuration to run."""
+        return dataclasses.replace(self.setting.train, seed=self.seed)
+
+    @cached_property  # travels with the cell: in a job, an encoder of the experiment's own file has no source to read
+    def folder(self) -> Path:
+        """Named after the whole configuration, so that a changed one never meets the results of another."""
+        slug = re.sub(r"\W+", "-", self.setting.name).strip("-").lower()
+        encoder = inspect.getsource(self.setting.encoder) if self.setting.encoder else ""
+        identity = json.dumps(self.train.identity()) + encoder
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        return self.out / "cells" / f"{slug[:60]}-seed{self.seed}-{digest}"
+
+    @property
+    def error_file(self) -> Path:
+        """Says why the cell failed, if it did."""
+        return self.folder / "error.txt"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `run_cell` wrote, or None before that."""
+        try:
+            return json.loads((self.folder / "result.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):  # cut short by a full disk, say: then it is done again
+            return None
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a result."""
+        return self.result is not None
+
+    def run(self, threads: int, bar: int = 0) -> None:
+        """`run_cell`, for the launchers."""
+        run_cell(self, threads, bar)
+
+
+def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
+    """Train a cell, test it, with the controls, and write result.json."""
+    torch.set_num_threads(threads)
+    config = cell.train
+    trained = train(config, cell.folder, cell.setting.encoder, bar=bar)
+    plain, shuffled = trained.test(), trained.test(shuffle_frames())
+    result: dict[str, Any] = {
+        "accuracy": plain.accuracy(),
+        "shuffled_accuracy": shuffled.accuracy(),
+        "params": count_params(trained.model),
+        "macs": count_macs(cell.setting.build, (1, *config.model.input_shape)),
+        "clips_per_second": trained.clips_per_second,
+        "peak_bytes": trained.peak_bytes,
+        "machine": describe_machine(trained.device),
+    }
+    if isinstance(trained.data.test, MovingDigits):  # whose classes are pairs with an order
+        reverse = torch.tensor([MovingDigits.reversed_label(label) for label in plain.labels.tolist()])
+        result["reversed_when_swapped"] = trained.test(swap_halves).accuracy(reverse)
+    write_whole(cell.folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
+
+
+def check_setting(setting: Setting) -> None:
+    """Build a setting without memory and compare it with its data.
+
+    Raises:
+        ValueError: if it cannot be built or does not fit its data.
+    """
+    config = setting.train
+    try:
+        with torch.device("meta"):
+            setting.build()
+        config.data.build(config.model.input_shape).check_classes(config.model.num_classes)
+    except ValueError as error:
+        raise ValueError(f"{setting.name}: {error}") from error
