@@ -1,7 +1,7 @@
 """Ablation studies: settings times seeds make cells; each is trained in its own folder; they make the table.
 
-A cell is a folder with config.json, metrics.jsonl, checkpoints and, once it is finished, result.json, or error.txt if it
-failed. A second run skips what is finished and resumes what is not.
+A cell is a folder with config.json, metrics.jsonl, checkpoints and, once it is finished, result.json, or error.txt if
+it failed. A second run skips what is finished and resumes what is not.
 """
 
 import dataclasses

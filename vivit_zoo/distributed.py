@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from vivit_zoo.optim import WeightAverage
@@ -46,9 +46,10 @@ def distribute(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Mo
         for stack in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
             for block in stack:
                 fully_shard(block, mesh=mesh)
-        # By default the root would stay whole after a forward pass without a backward one, and so would not see that the
-        # averaged weights have come or gone.
-        return fully_shard(model, mesh=mesh, reshard_after_forward=True)
+        # By default the root would stay whole after a forward pass without a backward one, and so would not see that
+        # the averaged weights have come or gone.
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
+        return model
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
@@ -56,7 +57,7 @@ def sync_gradients(model: nn.Module, sync: bool) -> None:
     """Whether the next backward pass averages the gradients over the processes, or only adds to them."""
     if isinstance(model, DistributedDataParallel):
         model.require_backward_grad_sync = sync
-    elif hasattr(model, "set_requires_gradient_sync"):
+    elif isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(sync)
 
 
@@ -70,12 +71,12 @@ def anyone(flag: int, accelerator: Accelerator) -> int:
 def get_weights(model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> dict[str, Any]:
     """Weights, optimiser state and averaged weights, whole and on the CPU. All processes must take part."""
     weights, state = get_state_dict(model, optimizer, options=WHOLE)
-    content = {"model": weights, "optimizer": state}
+    content: dict[str, Any] = {"model": weights, "optimizer": state}
     if average:
         with average.in_place():
-            state = get_model_state_dict(model, options=WHOLE)
+            averages: dict[str, Any] = get_model_state_dict(model, options=WHOLE)
             # On a CPU these may be the parameters themselves, which are about to change back.
-            content["average"] = {name: tensor.clone() for name, tensor in state.items()}
+            content["average"] = {name: tensor.clone() for name, tensor in averages.items()}
     return content
 
 

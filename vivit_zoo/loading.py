@@ -29,9 +29,9 @@ TRIES = 20
 
 
 class Draw(NamedTuple):
-    """One item to load: its index, or `NOT_COUNTED` for a filler in a test, and the epoch, which varies its randomness."""
+    """One clip to load: its place in the data set, or `NOT_COUNTED` for a filler in a test; the epoch varies chance."""
 
-    index: int
+    place: int
     epoch: int
 
 
@@ -40,20 +40,20 @@ class Batch(NamedTuple):
 
     video: (b, c, t, h, w) or views (b, v, c, t, h, w); uint8 in [0, 255] or floating-point in [-1, 1].
     label: (b,), or a dictionary of such by head.
-    index: (b,) of the clips in their data set; `NOT_COUNTED` for a clip that stands in for one that is not there.
-    broken: index and message of each file that could not be read.
+    places: (b,) of the clips in their data set; `NOT_COUNTED` for a clip that stands in for one that is not there.
+    broken: place and message of each file that could not be read.
     seconds: that it took to make the batch, in one process.
     """
 
     video: Tensor
     label: Any
-    index: Tensor
+    places: Tensor
     broken: tuple[tuple[int, str], ...]
     seconds: float
 
 
 class TrainOrder(Sampler[list[Draw]]):
-    """The batches of one process of a training run: every index once an epoch, in an order that follows from the seed.
+    """The batches of one process of a training run: every clip once an epoch, in an order that follows from the seed.
 
     A step takes `batch_size` clips, which are dealt out over `parts` (of an accumulated gradient) and processes; an
     epoch's last ones share a step with the first of the next.
@@ -68,7 +68,14 @@ class TrainOrder(Sampler[list[Draw]]):
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, step: int = 0, parts: int = 1, process: int = 0, processes: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        step: int = 0,
+        parts: int = 1,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         self.length, self.batch_size, self.seed, self.step = length, batch_size, seed, step
         self.parts, self.process, self.processes = parts, process, processes
@@ -83,8 +90,8 @@ class TrainOrder(Sampler[list[Draw]]):
         epoch, offset = divmod(self.step * self.batch_size, self.length)
         while True:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            for index in torch.randperm(self.length, generator=generator)[offset:].tolist():
-                yield Draw(index, epoch)
+            for place in torch.randperm(self.length, generator=generator)[offset:].tolist():
+                yield Draw(place, epoch)
             epoch, offset = epoch + 1, 0
 
 
@@ -129,27 +136,27 @@ class _Guarded(Dataset[Batch]):
         started = time.perf_counter()
         broken: list[tuple[int, str]] = []
         if hasattr(self.dataset, "__getitems__"):
-            indices = [draw.index for draw in draws]
-            items = self.dataset.__getitems__([max(index, 0) for index in indices])
+            places = [draw.place for draw in draws]
+            items = self.dataset.__getitems__([max(place, 0) for place in places])
         else:
             found = [self._item(draw, broken) for draw in draws]
-            items, indices = [item for item, _ in found], [index for _, index in found]
+            items, places = [item for item, _ in found], [place for _, place in found]
         video, label = default_collate(items)
-        return Batch(video, label, torch.tensor(indices), tuple(broken), time.perf_counter() - started)
+        return Batch(video, label, torch.tensor(places), tuple(broken), time.perf_counter() - started)
 
     def _item(self, draw: Draw, broken: list[tuple[int, str]]) -> tuple[Any, int]:
-        """The item, or another in place of a broken one; and the index that it counts as."""
+        """The item, or another in place of a broken one; and the place that it counts for."""
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would also wake CUDA up in a worker process.
-            key = np.random.SeedSequence([self.seed, draw.epoch, max(draw.index, 0)]).generate_state(1, np.uint64)
+            key = np.random.SeedSequence([self.seed, draw.epoch, max(draw.place, 0)]).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(key[0]) >> 1)
-            index, counts = max(draw.index, 0), draw.index >= 0
+            place, counts = max(draw.place, 0), draw.place >= 0
             for _ in range(TRIES):
                 try:
-                    return self.dataset[index], index if counts else NOT_COUNTED
+                    return self.dataset[place], place if counts else NOT_COUNTED
                 except VideoError as error:
-                    broken.append((index, str(error)))
-                    index, counts = int(torch.randint(len(self.dataset), ())), counts and not self.testing
+                    broken.append((place, str(error)))
+                    place, counts = int(torch.randint(len(self.dataset), ())), counts and not self.testing
         raise VideoError(f"{TRIES} videos in a row cannot be read, the last: {broken[-1][1]}")
 
 
@@ -163,7 +170,7 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
         dataset: items (video, label) by index. One that has `__getitems__` is asked for whole batches; then nothing in
             it may be random or broken.
         order: of the items.
-        seed: of what is random in an item, with its epoch and index.
+        seed: of what is random in an item, with its epoch and place.
         workers: processes that make batches; 0 makes them where they are asked for.
     """
     # Cells of a study run in processes of a fork server, which would start the workers anew, with all imports; a fork
@@ -184,7 +191,7 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
     )
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
@@ -198,7 +205,9 @@ def _ignore_signals(_: int) -> None:
 class Feed:
     """Batches on the device, normalised to [-1, 1]; counts how fast they come."""
 
-    def __init__(self, batches: Iterable[Batch], device: torch.device | str, broken: "BrokenFiles | None" = None) -> None:
+    def __init__(
+        self, batches: Iterable[Batch], device: torch.device | str, broken: "BrokenFiles | None" = None
+    ) -> None:
         self.batches, self.device, self.broken = batches, device, broken
         self.clips, self.waited, self.making = 0, 0.0, 0.0
 
@@ -226,7 +235,7 @@ class Feed:
             self.waited += time.perf_counter() - started
             if batch is None:
                 return
-            self.clips += len(batch.index)
+            self.clips += len(batch.places)
             self.making += batch.seconds
             if self.broken is not None:
                 self.broken.add(batch.broken)
@@ -243,7 +252,7 @@ def _to(label: Any, device: torch.device | str) -> Any:
 
 
 class BrokenFiles:
-    """The files that a run could not read, by index; too many of them end it.
+    """The files that a run could not read, by their places in the data set; too many of them end it.
 
     Args:
         length: of the data set.
@@ -261,11 +270,11 @@ class BrokenFiles:
         Raises:
             VideoError: if they are now more than allowed.
         """
-        for index, message in broken:
-            if index not in self.found:
+        for place, message in broken:
+            if place not in self.found:
                 tqdm.write(f"left out: {message}", file=sys.stderr)
-                self.found[index] = message
-                lines = [json.dumps({"index": index, "error": error}) for index, error in self.found.items()]
+                self.found[place] = message
+                lines = [json.dumps({"place": place, "error": error}) for place, error in self.found.items()]
                 self.file.write_text("\n".join([*lines, ""]))
         if len(self.found) > self.most * self.length:
             listed = "".join(f"\n  {message}" for message in islice(self.found.values(), 5))

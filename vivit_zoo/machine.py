@@ -28,7 +28,7 @@ def describe_machine(device: torch.device) -> str:
 
 
 def use_bf16(precision: str, cpu: bool) -> bool:
-    """Whether to compute in bfloat16: "bf16" and "fp32" say so; "auto" asks whether the hardware multiplies it natively.
+    """Whether to compute in bfloat16: as "bf16" or "fp32" says; for "auto", if the hardware multiplies it natively.
 
     Args:
         precision: "auto", "bf16" or "fp32".

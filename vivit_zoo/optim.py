@@ -24,7 +24,7 @@ class WeightAverage:
 
     Args:
         model: whose parameters it begins with.
-        decay: in [0, 1). It rises from 0 to this, as (1 + n) / (10 + n) after n updates, so that the start is forgotten.
+        decay: in [0, 1). After n updates it is at most (1 + n) / (10 + n), so that the start is soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

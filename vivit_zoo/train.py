@@ -84,7 +84,7 @@ class TrainConfig:
         steps: number of optimiser steps.
         batch_size: clips a step, over all processes and accumulated parts.
         accumulate: parts into which a process cuts its share of a step, one after the other, to save memory.
-        opt: timm's name of an optimiser: "adamw", "momentum" (the paper's SGD: momentum 0.9, not Nesterov's), "lamb", ...
+        opt: timm's name of an optimiser: "adamw", "momentum" (the paper's SGD, which is not Nesterov's), "lamb", ...
         lr: peak learning rate, after `warmup_steps` of linear warm-up from 0; a cosine leads to 0 at the last step.
         momentum: of SGD.
         weight_decay: decay of the matrices; positions, class tokens, norms and biases have none.
@@ -191,9 +191,7 @@ class Trained:
     peak_bytes: int | None
 
 
-def train(
-    config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] | None = None, bar: int = 0
-) -> Trained:
+def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] | None = None, bar: int = 0) -> Trained:
     """Train, or go on where an earlier call with the same arguments was stopped.
 
     Writes into `run_dir`: config.json, metrics.jsonl (a line each `eval_every` steps), broken.txt (files that could not
@@ -265,7 +263,9 @@ def train(
     suffix = f"_{process}.jsonl" if process else ".jsonl"
     broken_tests = BrokenFiles(len(data.test), config.data.max_broken, run_dir / f"broken_test{suffix}")
 
-    def test(clips: Any = data.test, views: int = data.views, most: int | None = None, change: Change | None = None) -> Scores:
+    def test(
+        clips: Any = data.test, views: int = data.views, most: int | None = None, change: Change | None = None
+    ) -> Scores:
         """What all processes together find on the test clips, or on as many of them as wanted."""
         size = max(1, config.batch_size // (processes * config.accumulate * views))
         order = TestOrder(len(clips), size, most, process, processes)
@@ -370,4 +370,3 @@ def train(
         clips_per_second=config.steps * config.batch_size / seconds,
         peak_bytes=memory.peak_bytes(),
     )
-

@@ -10,4 +10,13 @@ from vivit_zoo.datasets.config import DataConfig, DataSets
 from vivit_zoo.datasets.digits import MovingDigits
 from vivit_zoo.datasets.videos import VideoClips, VideoViews
 
-__all__ = ["Catalogue", "DataConfig", "DataSets", "MovingDigits", "VideoClips", "VideoViews", "check_videos", "read_catalogue"]
+__all__ = [
+    "Catalogue",
+    "DataConfig",
+    "DataSets",
+    "MovingDigits",
+    "VideoClips",
+    "VideoViews",
+    "check_videos",
+    "read_catalogue",
+]

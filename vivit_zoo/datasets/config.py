@@ -33,7 +33,7 @@ class DataSets:
         Raises:
             ValueError: with the numbers of classes on both sides.
         """
-        has = len(self.classes)
+        has: int | dict[str, int] = len(self.classes)
         if isinstance(self.classes, dict):
             has = {head: len(names) for head, names in self.classes.items()}
         if num_classes != has:
@@ -90,8 +90,8 @@ class DataConfig:
             raise ValueError(f"{self.train} has its own test clips; test {self.test!r} must be left out")
         if self.train not in EMBEDDED and not self.test:
             raise ValueError(
-                f"train {self.train!r} needs videos to test on: give test, of the same form; what is built in and has its "
-                f"own: {', '.join(EMBEDDED)}"
+                f"train {self.train!r} needs videos to test on: give test, in any of the same forms; only what is built "
+                f"in has its own: {', '.join(EMBEDDED)}"
             )
 
     @property
@@ -121,7 +121,7 @@ class DataConfig:
         test = read_catalogue(self.test, self.root or None, train.classes)
         timing: dict[str, Any] = {"frames": frames, "stride": self.stride, "fps": self.fps, "policy": self.policy}
         reading: dict[str, Any] = {"gray": channels == 1, "backend": self.backend}
-        mirror = mirrored_classes(train.classes) if self.mirror else {}
+        mirror = _mirrored(train.classes) if self.mirror else {}
         augment = replace(self.augment, size=(size[0], size[1]), mirror=mirror)
         clips, crops = self.views
         return DataSets(
@@ -131,3 +131,9 @@ class DataConfig:
             train.classes,
             clips * crops,
         )
+
+
+def _mirrored(classes: Any) -> dict[Any, Any]:
+    if isinstance(classes, dict):
+        return {head: mirrored_classes(names) for head, names in classes.items()}
+    return mirrored_classes(classes)
