@@ -38,7 +38,8 @@ class VideoSource:
             known_as = f"a video of {len(source)} bytes in memory"
         else:
             self._file = _binary_file(source)
-            known_as = source.name if isinstance(getattr(source, "name", None), str) else "a video in a file object"
+            path = getattr(source, "name", None)  # a number, if it was opened by its descriptor
+            known_as = str(path) if isinstance(path, str | os.PathLike) else "a video in a file object"
         self.name = known_as if name is None else name
         self._check()
 
