@@ -8,8 +8,9 @@ writes each split in the three layouts that data sets of files come in, with the
     data/digits/train.txt                       list file, `path,label`, of the same files
     data/digits/train-{000..}.tar               WebDataset shards
 
-and the same for test, with a tenth of the clips. Labels are the classes' names, so that they get the same numbers in all
-three. Pixels of 32x32 are drawn `--scale` times as large; H.264 at --crf 10 changes them by half a step of 255 on average.
+and the same for test, with a tenth of the clips. Labels are the classes' names, so that they get the same numbers in
+all three. Pixels of 32x32 are drawn `--scale` times as large; H.264 at --crf 10 changes them by half a step of 255 on
+average.
 """
 
 import argparse
