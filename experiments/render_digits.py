@@ -5,11 +5,12 @@
 writes each split in the three layouts that data sets of files come in, with the same clips:
 
     data/digits/train/{class}/{number}.mp4      folder by class
-    data/digits/train.txt                       list file, `path label`, of the same files
+    data/digits/train.txt                       list file, `path,label`, of the same files
     data/digits/train-{000..}.tar               WebDataset shards
 
-and the same for test, with a tenth of the clips. Pixels of 32x32 are drawn `--scale` times as large; H.264 at --crf 10
-changes them by about one step of 255.
+and the same for test, with a tenth of the clips. Labels are the classes' names, so that they get the same numbers in
+all three. Pixels of 32x32 are drawn `--scale` times as large; H.264 at --crf 10 changes them by half a step of 255 on
+average.
 """
 
 import argparse
@@ -61,10 +62,11 @@ def render(out: Path, split: str, clips: int, scale: int = 2, crf: int = 10, per
         with tarfile.open(out / f"{split}-{first // per_shard:03}.tar", "w") as shard:
             for index in tqdm(range(first, min(first + per_shard, clips)), desc=f"{split} from {first}", leave=False):
                 video, label = dataset[index]
-                data, path = encode(to_frames(video, scale), crf), f"{split}/{dataset.classes[label]}/{index:06}.mp4"
+                name = dataset.classes[label]
+                data, path = encode(to_frames(video, scale), crf), f"{split}/{name}/{index:06}.mp4"
                 (out / path).write_bytes(data)
-                lines.append(f"{path} {label}\n")
-                for kind, content in {"mp4": data, "cls": str(label).encode()}.items():
+                lines.append(f"{path},{name}\n")
+                for kind, content in {"mp4": data, "cls": name.encode()}.items():
                     member = tarfile.TarInfo(f"{index:06}.{kind}")
                     member.size = len(content)
                     shard.addfile(member, io.BytesIO(content))

@@ -1,11 +1,12 @@
 """Items of data sets of videos: right frames and labels, repeatable by the seed, the same in worker processes."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
-from footage import CLASSES, write_broken_set, write_set
+from footage import BROKEN, CLASSES, write_broken_set, write_set
 from test_video import numbers_of
-from torch.utils.data import DataLoader
 
 from vivit_zoo.clips import ClipSampler, Views
 from vivit_zoo.datasets import VideoClips, VideoViews, read_catalogue
@@ -85,24 +86,24 @@ def test_views_are_those_of_the_classifier(catalogue):
         VideoViews(catalogue, views, Preprocess(style="transformers"))
 
 
-def test_worker_processes_give_the_same_items(catalogue):
+def test_pickled_as_for_worker_processes_items_are_the_same(catalogue):
     dataset = VideoClips(catalogue, ClipSampler(frames=4, where="centre"), gray=True)
-    # Spawned, so that the data set is pickled; and a fork of a process that has used OpenMP, as pytest's, may hang.
-    loaded = list(DataLoader(dataset, 2, num_workers=1, multiprocessing_context="spawn"))
-    for batch, (videos, labels) in enumerate(loaded):
-        for place in range(2):
-            video, label = dataset[2 * batch + place]
-            assert torch.equal(videos[place], video)
-            assert labels[place] == label
+    other = pickle.loads(pickle.dumps(dataset))
+    for index in range(6):
+        assert torch.equal(other[index][0], dataset[index][0])
+        assert other[index][1] == dataset[index][1]
 
 
-def test_broken_videos_are_errors_that_name_them(tmp_path):
-    from footage import BROKEN
+@pytest.fixture(scope="module")
+def broken_set(tmp_path_factory):
+    return write_broken_set(tmp_path_factory.mktemp("broken") / "set")
 
-    catalogue = read_catalogue(write_broken_set(tmp_path / "set"))
+
+def test_broken_videos_are_errors_that_name_them(broken_set):
+    catalogue = read_catalogue(broken_set)
     train = VideoClips(catalogue, ClipSampler(frames=4))
     test = VideoViews(catalogue, Views(clips=2, crops=1, frames=4), Preprocess(24, short_side=30))
-    bad = {str(tmp_path / "set" / name): message for name, (_, message) in BROKEN.items()}
+    bad = {str(broken_set / name): message for name, (_, message) in BROKEN.items()}
     seen = 0
     for index, entry in enumerate(catalogue.entries):
         for dataset in (train, test):
@@ -110,16 +111,14 @@ def test_broken_videos_are_errors_that_name_them(tmp_path):
                 with pytest.raises(VideoError, match=f"{entry.video.name}: {message}"):
                     dataset[index]
                 seen += 1
-            else:
+            elif index % 10 == 5:
                 dataset[index]
     assert seen == 2 * len(bad) == 10
 
 
-def test_one_frame_is_enough_for_models_of_one_frame(tmp_path):
-    from footage import BROKEN
-
-    catalogue = read_catalogue(write_broken_set(tmp_path / "set"))
-    index = [entry.video.name for entry in catalogue.entries].index(str(tmp_path / "set" / "walk/walk_9.mp4"))
+def test_one_frame_is_enough_for_models_of_one_frame(broken_set):
+    catalogue = read_catalogue(broken_set)
+    index = [entry.video.name for entry in catalogue.entries].index(str(broken_set / "walk/walk_9.mp4"))
     assert "only one frame" in BROKEN["walk/walk_9.mp4"][1]
     assert VideoClips(catalogue, ClipSampler(frames=1))[index][0].shape == (3, 1, 48, 64)
 

@@ -6,7 +6,7 @@ in what is repeated: "repeat_last" here shows the last frame of the video and no
 "wrap" starts the video again, as the original code, and not the clip.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal, Protocol, get_args
@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from vivit_zoo.preprocess import Preprocess, view_crops
-from vivit_zoo.video import Source, VideoError, VideoReader
+from vivit_zoo.video import Frame, Source, VideoError, VideoReader
 
 __all__ = ["ClipSampler", "Policy", "Views", "Where", "clip_indices", "clip_offsets"]
 
@@ -30,13 +30,15 @@ _SLACK = 1.5e-3
 
 
 class Video(Protocol):
-    """What is sampled: anything with a length and times, such as a `VideoReader`."""
+    """What is sampled: anything with a length, times and frames, such as a `VideoReader`."""
 
     @property
     def times(self) -> np.ndarray:
         """When each frame is shown, in seconds, increasing."""
 
     def __len__(self) -> int: ...
+    def read(self, indices: np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
+        """The frames with these numbers, (t, h, w, c) uint8."""
 
 
 def clip_offsets(length: int, clips: int = 1, frames: int = 32, stride: int = 2) -> list[int]:
@@ -226,7 +228,7 @@ class Views(_Clips):
         """
         return np.stack([self._clip(video, start) for start in self._even_starts(video, self.clips)])
 
-    def cut(self, video: VideoReader, preprocess: Preprocess) -> Tensor:
+    def cut(self, video: Video, preprocess: Preprocess) -> Tensor:
         """The views of a video, resized and cropped but not scaled: (v, c, t, h, w) uint8 in [0, 255].
 
         They come in the original's order: all clips of a crop, then the next crop.
@@ -250,7 +252,7 @@ class Views(_Clips):
             for clip in frames:
                 yield preprocess(clip, crop=crop)[None]
 
-    def _resized(self, video: VideoReader, preprocess: Preprocess) -> np.ndarray:
+    def _resized(self, video: Video, preprocess: Preprocess) -> np.ndarray:
         """(clips, t, h, w, c) uint8."""
         frames = video.read(self.indices(video).ravel(), change=preprocess.resize)
         return rearrange(frames, "(clip t) h w c -> clip t h w c", clip=self.clips)
