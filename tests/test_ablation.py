@@ -15,6 +15,7 @@ from torch import nn
 
 from vivit_zoo import ViViT
 from vivit_zoo.ablation import BASE, Cell, Setting, report, run_from_command_line, run_study, table
+from vivit_zoo.datasets import DataConfig
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.flops import count_params
 from vivit_zoo.slurm import Slurm
@@ -24,7 +25,7 @@ SMALL = dataclasses.replace(
     steps=4,
     batch_size=4,
     eval_every=2,
-    test_clips=12,
+    data=DataConfig(test_clips=12),
     eval_clips=8,
     device="cpu",
 )
@@ -136,7 +137,7 @@ def test_wrong_settings_fail_before_anything_runs(tmp_path):
         run_study([Setting("fine", SMALL), odd], range(1), tmp_path)
     with pytest.raises(ValueError, match="settings share a name: a b, a-b"):
         run_study([Setting("a b", SMALL), Setting("a-b", SMALL)], range(1), tmp_path)
-    with pytest.raises(ValueError, match=r"few: num_classes is 2, moving_digits has 6"):
+    with pytest.raises(ValueError, match=r"few: the model's num_classes is 2, the data set has 6"):
         run_study([Setting("few", SMALL.change_model(num_classes=2))], range(1), tmp_path)
     with pytest.raises(ValueError, match=r"short: the model takes \(1, 8, 32, 32\), moving_digits has \(1, 16,"):
         run_study([Setting("short", SMALL.change_model(num_frames=8))], range(1), tmp_path)
@@ -162,7 +163,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     """Interrupted in its second cell, the same command skips the first, resumes the second and makes the table."""
     script = tmp_path / "experiment.py"
     script.write_text(EXPERIMENT)
-    tiny = "--steps 40 --eval_every 2 --batch_size 4 --test_clips 8 --model.dim 24 --model.depth 1 --device cpu"
+    tiny = "--steps 40 --eval_every 2 --batch_size 4 --data.test_clips 8 --model.dim 24 --model.depth 1 --device cpu"
     command = [sys.executable, str(script), "--out", str(tmp_path), *tiny.split()]
 
     def run():
@@ -171,7 +172,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
 
     process = run()
     deadline = time.monotonic() + 120
-    while not any(tmp_path.glob("cells/second*/checkpoint.pt")):
+    while not any(tmp_path.glob("cells/second*/checkpoints/*.pt")):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)

@@ -108,7 +108,7 @@ class TrainConfig:
     """
 
     model: ViViTConfig
-    data: DataConfig = DataConfig()
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
     start: Start = Start()
     steps: int = 400
     batch_size: int = 64

@@ -90,8 +90,8 @@ class DataConfig:
             raise ValueError(f"{self.train} has its own test clips; test {self.test!r} must be left out")
         if self.train not in EMBEDDED and not self.test:
             raise ValueError(
-                f"train {self.train!r} needs videos to test on: give test, in any of the same forms; only what is built "
-                f"in has its own: {', '.join(EMBEDDED)}"
+                f"train {self.train!r} needs videos to test on: give test, in any of the same forms; only what is "
+                f"built in has its own: {', '.join(EMBEDDED)}"
             )
 
     @property
