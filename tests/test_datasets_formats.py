@@ -254,3 +254,29 @@ def test_what_is_no_source(tmp_path):
         read_catalogue(tmp_path / "data.bin")
     with pytest.raises(ValueError, match="got a list"):
         read_catalogue(["a.mp4"])
+
+
+def test_hugging_face_tables_and_what_save_to_disk_wrote(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    labels = datasets.ClassLabel(names=["walk", "run"])
+    features = datasets.Features({"clip": datasets.Video(), "what": labels, "label": datasets.Value("string")})
+    rows = [{"clip": {"path": "a.mp4", "bytes": b"x"}, "what": 1, "label": "other"}]
+    data = datasets.Dataset.from_list(rows, features=features)
+    data.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": data}).save_to_disk(tmp_path / "splits")
+    for catalogue in (
+        read_catalogue(data),
+        read_catalogue(tmp_path / "one"),
+        read_catalogue(tmp_path / "splits/train"),
+    ):
+        assert catalogue.classes == ["walk", "run"]
+        assert [(entry.video.name, entry.video.column, entry.label) for entry in catalogue.entries] == [
+            ("row 0", "clip", 1)
+        ]
+    assert [entry.label for entry in read_catalogue(data, classes=["run", "walk"]).entries] == [0]
+    with pytest.raises(ValueError, match=r"splits: holds the splits train; name one: .*train"):
+        read_catalogue(tmp_path / "splits")
+    with pytest.raises(ValueError, match="got a DatasetDict; choose a split"):
+        read_catalogue(datasets.DatasetDict({"train": data}))
+    with pytest.raises(ValueError, match="the columns are a; one must hold videos"):
+        read_catalogue(datasets.Dataset.from_list([{"a": 1}]))
