@@ -54,7 +54,7 @@ def distribute(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Mo
 
 
 def sync_gradients(model: nn.Module, sync: bool) -> None:
-    """Whether the next backward pass averages the gradients over the processes, or only adds to them."""
+    """Whether the next forward and backward pass averages the gradients over the processes, or only adds to them."""
     if isinstance(model, DistributedDataParallel):
         model.require_backward_grad_sync = sync
     elif isinstance(model, FSDPModule):

@@ -305,9 +305,9 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
                 video, label, *_ = next(batches)
                 if config.mixup:
                     video, label = mixup(video, one_hot(label, config.model.num_classes), config.mixup)
+                sync_gradients(replica, part + 1 == config.accumulate)
                 with accelerator.autocast():
                     loss = cross_entropy(replica(video), label, config.label_smoothing) / config.accumulate
-                sync_gradients(replica, part + 1 == config.accumulate)
                 loss.backward()
                 total += loss.detach()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
