@@ -117,6 +117,15 @@ def test_all_layouts_of_names(layout, prefix, head, file, tmp_path):
     assert ours.load_report.used.keys() | ours.load_report.left.keys() == tensors.keys()
 
 
+@pytest.mark.parametrize("twin", ["layernorm.bias", "vivit.layers.0.attention.q_proj.weight"])
+def test_a_tensor_under_two_names_is_refused(twin, tmp_path):
+    tiny_model().float().save_pretrained(tmp_path, format="transformers")
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors | {twin: torch.zeros(24)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"has one tensor twice, as .* and as .*; delete one"):
+        ViViT.from_pretrained(tmp_path)
+
+
 def test_sharded_files_and_unknown_keys(tmp_path):
     model = theirs()
     model.save_pretrained(tmp_path, max_shard_size="20KB")
