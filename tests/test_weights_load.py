@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from scipy.ndimage import zoom
 
 from vivit_zoo import ViViT, ViViTConfig
-from vivit_zoo.weights import WeightsError
+from vivit_zoo.weights import WeightsError, init_from_image, save
 from vivit_zoo.weights.flax import read_msgpack
 from vivit_zoo.weights.resize import inflate_kernel, resize_kernel, resize_positions
 
@@ -225,6 +225,68 @@ def test_other_bad_bins(tmp_path):
     np.savez(tmp_path / "image.npz", x=np.zeros(2))
     with pytest.raises(WeightsError, match="start it with init_from_image"):
         ViViT.from_pretrained(tmp_path / "image.npz")
+
+
+@pytest.mark.parametrize("value", [torch.zeros(24, dtype=torch.complex64), torch.zeros(24, device="meta")])
+def test_tensors_that_are_no_plain_arrays_are_refused(value, saved):
+    (saved / "model.safetensors").unlink()
+    torch.save({"encoder.norm.bias": value}, saved / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"encoder.norm.bias is no plain array of real numbers but"):
+        ViViT.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("broken", ["save_file", "replace"])
+def test_a_failed_save_leaves_what_was_there(broken, saved, monkeypatch):
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((save, "save_file") if broken == "save_file" else (Path, "replace")), full)
+    with pytest.raises(WeightsError, match=r"model was not written: .*No space left"):
+        ViViT(tiny_config(num_classes=9)).save_pretrained(saved)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    with pytest.raises(WeightsError, match=r"config.json was not written: .*exists"):
+        ViViT(tiny_config()).save_pretrained(saved / "config.json")
+
+
+def test_numpy_numbers_are_refused_in_words(saved):
+    for name in ("num_frames", "image_size"):
+        with pytest.raises(ValueError, match=f"{name} takes .*, got"):
+            ViViT.from_pretrained(saved, **{name: np.int64(8)})
+
+
+def test_the_report_prints_every_part():
+    source = randomise(ViViT(tiny_config()))
+    report = str(init_from_image(ViViT(tiny_config(variant="factorised_self_attention")), source))
+    for title in ("copied: ", "derived: ", "new in the model: ", "left in the source: "):
+        assert title in report
+    assert "encoder.blocks.{0-1}.norm_time.weight: kept" in report
+    assert "  encoder.cls_token.token: the model has no class token" in report
+
+
+def test_a_tensor_that_goes_to_two_places_is_reported_with_both():
+    model = ViViT(tiny_config(variant="factorised_self_attention"))
+    report = init_from_image(model, ViViT(tiny_config()), temporal="copy")
+    assert report.used["encoder.blocks.0.attn.qkv.weight"].split(", ") == [
+        "encoder.blocks.0.attn.qkv.weight", "encoder.blocks.0.attn_time.qkv.weight",
+    ]  # fmt: skip
+
+
+def test_positions_of_one_place_come_from_the_middle():
+    table = torch.arange(5.0)[:, None]
+    assert resize_positions(table, (1,)).item() == 2
+    assert resize_positions(table[1:], (1,)).item() == 2.5
+    assert torch.equal(resize_positions(table[3:4], (3,)), table[3:4].expand(3, 1))
+
+
+def test_chunks_are_joined_by_number():
+    def array(values):
+        return msgpack.ExtType(1, msgpack.packb(([len(values)], "uint8", bytes(values))))
+
+    chunks = {str(i): array([i]) for i in reversed(range(12))}
+    tree = {"a": {"__msgpack_chunked_array__": True, "shape": {"0": 3, "1": 4}, "chunks": chunks}}
+    assert torch.equal(read_msgpack(msgpack.packb(tree))["a"], torch.arange(12, dtype=torch.uint8).view(3, 4))
 
 
 def test_wrong_shapes_missing_and_foreign_tensors(saved):

@@ -9,8 +9,8 @@ import timm
 import torch
 from conftest import VARIANTS, randomise, tiny_config, video_for
 from einops import rearrange
-from timm.layers import LayerNorm, RmsNorm, SwiGLU
-from timm.models.vision_transformer import ParallelThingsBlock, VisionTransformer
+from timm.layers import LayerNorm, PatchEmbed, RmsNorm, SwiGLU
+from timm.models.vision_transformer import Attention, ParallelThingsBlock, VisionTransformer
 from torch import nn
 
 from vivit_zoo import ViViT, ViViTConfig
@@ -176,6 +176,9 @@ def test_distances_of_mistakes():
         ({"class_token": False, "global_pool": "avg"}, "after the average over tokens"),
         ({"global_pool": "avg", "fc_norm": False}, "has a class token and pools by 'avg'"),
         ({"pos_embed": "none"}, "no learned positions"),
+        ({"embed_norm_layer": LayerNorm}, "its patches are normalised"),
+        ({"embed_layer": type("OwnPatches", (PatchEmbed,), {})}, "made of OwnPatches and 2 blocks"),
+        ({"depth": 0}, "made of PatchEmbed and 0 blocks"),
     ],
 )
 def test_other_transformers_are_refused_with_the_reason(options, reason):
@@ -242,6 +245,57 @@ def test_model_3_with_zero_out_starts_as_the_image_model_and_trains():
     }  # fmt: skip
     block = models["copy"].encoder.blocks[0]
     assert torch.equal(block.attn_time.qkv.weight, block.attn.qkv.weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"), [({"gated": True}, "gated"), ({"attn_head_dim": 8}, "its heads do not add up to its width")]
+)
+def test_other_attention_is_refused_with_the_reason(options, reason):
+    image = image_model()
+    image.blocks[1].attn = Attention(48, num_heads=4, **options)
+    with pytest.raises(WeightsError, match=f"no plain ViT: .*{reason}"):
+        ViViTConfig.for_image(image)
+
+
+def test_a_configuration_for_an_image_model_has_its_facts():
+    config = ViViTConfig.for_image(image_model(**FAMILIES["clip"]))
+    assert (config.norm_eps, config.pre_norm, config.act) == (1e-5, True, "quick_gelu")
+
+
+def test_zero_out_zeroes_the_bias_too():
+    model = randomise(ViViT(tiny_config(variant="factorised_self_attention")))
+    init_from_image(model, ViViT(tiny_config()))
+    assert not model.encoder.blocks[1].attn_time.proj.weight.any()
+    assert not model.encoder.blocks[1].attn_time.proj.bias.any()
+    assert model.encoder.blocks[1].attn_time.qkv.weight.all()
+
+
+def test_a_videos_positions_are_tiled_in_order():
+    source, model = randomise(ViViT(tiny_config())), ViViT(tiny_config(num_frames=12))
+    init_from_image(model, source)
+    table = source.encoder.pos_embed.table
+    assert torch.equal(model.encoder.pos_embed.table, torch.cat([table, table]))
+
+
+def test_random_tubelets_keep_the_models_kernel():
+    model = ViViT(tiny_config())
+    kernel = model.tubelet_embed.proj.weight.clone()
+    report = init_from_image(model, ViViT(tiny_config()), tubelet="random")
+    assert torch.equal(model.tubelet_embed.proj.weight, kernel)
+    assert report.left["tubelet_embed.proj.weight"] == "tubelet='random'"
+
+
+def test_a_temporal_encoder_is_taken_whole_or_not():
+    source = randomise(ViViT(tiny_config(variant="factorised_encoder")))
+    longer = ViViT(tiny_config(variant="factorised_encoder", num_frames=10))
+    init_from_image(longer, source)
+    table = source.encoder.temporal.pos_embed.table
+    torch.testing.assert_close(longer.encoder.temporal.pos_embed.table[[0, 2, 4]], table[[0, 1, 2]])
+    other = ViViT(tiny_config(variant="factorised_encoder", temporal_mlp_ratio=2.0))
+    report = init_from_image(other, source)
+    temporal = {name for name in other.state_dict() if name.startswith("encoder.temporal.")}
+    assert temporal <= report.new.keys()
+    assert {name for name in report.left if name.startswith("encoder.temporal.")} == temporal
 
 
 def test_class_token_rules():

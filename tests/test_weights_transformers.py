@@ -10,6 +10,8 @@ from conftest import randomise, tiny_config, tiny_model, video_for
 from safetensors.torch import load_file, save_file
 
 from vivit_zoo import ViViT
+from vivit_zoo.augment import Preprocess
+from vivit_zoo.classify import class_names
 from vivit_zoo.cli import main
 from vivit_zoo.weights import WeightsError
 
@@ -117,6 +119,15 @@ def test_all_layouts_of_names(layout, prefix, head, file, tmp_path):
     assert ours.load_report.used.keys() | ours.load_report.left.keys() == tensors.keys()
 
 
+@pytest.mark.parametrize("twin", ["layernorm.bias", "vivit.layers.0.attention.q_proj.weight"])
+def test_a_tensor_under_two_names_is_refused(twin, tmp_path):
+    tiny_model().float().save_pretrained(tmp_path, format="transformers")
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors | {twin: torch.zeros(24)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"has one tensor twice, as .* and as .*; delete one"):
+        ViViT.from_pretrained(tmp_path)
+
+
 def test_sharded_files_and_unknown_keys(tmp_path):
     model = theirs()
     model.save_pretrained(tmp_path, max_shard_size="20KB")
@@ -212,11 +223,12 @@ def test_official_checkpoint_gives_the_published_values():
         (once, [-1.0543, 2.0764, -0.2104, 0.4439, -0.9658], 1e-4),
         (twice, [-0.9498, 2.7971, -1.4049, 0.1024, -1.8353], 2e-4),
     ]:
-        pixels = processor(frames, return_tensors="pt")["pixel_values"]
+        pixels = processor(frames, return_tensors="pt")["pixel_values"].transpose(1, 2)
         with torch.no_grad():
-            logits = model(pixels.transpose(1, 2))
+            logits = model(pixels)
         np.testing.assert_allclose(logits[0, :5], expected, rtol=0, atol=tolerance)
-        assert logits.argmax() == 116  # eating spaghetti
+        assert class_names(model)[logits.argmax()] == "eating spaghetti"
+    torch.testing.assert_close(Preprocess(style="transformers")(frames)[None], pixels, rtol=0, atol=0)
 
 
 def test_double_round_trip_is_exact(tmp_path):

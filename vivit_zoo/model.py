@@ -371,7 +371,8 @@ class ViViT(nn.Module):
                 that gives pixels in [-1, 1]; the joint model with a class token has one.
 
         Raises:
-            vivit_zoo.weights.WeightsError: if transformers has no such model.
+            vivit_zoo.weights.WeightsError: if transformers has no such model, or the folder cannot be written to;
+                what it held is then still there.
         """
         from vivit_zoo.weights import save_pretrained
 

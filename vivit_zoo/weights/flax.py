@@ -56,10 +56,7 @@ def _read_extension(code: int, data: bytes) -> Any:
     if code == 1:
         return _read_array(data)
     if code == 3:
-        array = _read_array(data)
-        if array.numel() != 1:
-            raise ValueError(f"a scalar has shape {tuple(array.shape)}")
-        return array.reshape(())
+        return _read_array(data).reshape(())
     if code == 2:
         real, imaginary = msgpack.unpackb(data)
         return complex(real, imaginary)

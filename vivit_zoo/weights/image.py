@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from timm.layers import Mlp
+from timm.layers import Mlp, PatchEmbed
 from timm.models.vision_transformer import Attention, Block, LayerScale, VisionTransformer
 from torch import Tensor, nn
 
@@ -145,6 +145,11 @@ def image_facts(model: nn.Module, source: str) -> dict[str, Any]:
     """
     if type(model) is not VisionTransformer:
         raise WeightsError(f"{source} is a {type(model).__name__}, not timm's VisionTransformer: no plain ViT")
+    if type(model.patch_embed) is not PatchEmbed or not len(model.blocks):
+        made_of = f"{type(model.patch_embed).__name__} and {len(model.blocks)} blocks"
+        raise WeightsError(
+            f"{source} is no plain ViT: it is made of {made_of}, not of PatchEmbed and one block or more"
+        )
     reasons = [reason for block in model.blocks for reason in _unlike_ours(block)]
     if model.pos_embed is None:
         reasons.append("it has no learned positions")

@@ -86,7 +86,8 @@ def _says(config: ViViTConfig, name: str, value: Any) -> bool:
         value = (value, value)
     if isinstance(value, list):
         value = tuple(value)
-    return hasattr(config, name) and bool(getattr(config, name) == value)
+    have = getattr(config, name, None)
+    return isinstance(have, type(value)) and bool(have == value)  # not a numpy number, which ViViTConfig refuses
 
 
 def adapt(
@@ -290,6 +291,11 @@ def _read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(f"{path} holds no dictionary of tensors")
+    for name, x in loaded.items():
+        if x.is_meta or x.is_quantized or x.is_complex() or x.layout != torch.strided:
+            raise WeightsError(
+                f"{path}: {name} is no plain array of real numbers but {x.device}, {x.dtype}, {x.layout}"
+            )
     return {str(name): tensor.float() for name, tensor in loaded.items()}
 
 

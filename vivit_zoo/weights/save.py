@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import vivit_zoo
@@ -32,10 +33,18 @@ def save_pretrained(model: ViViT, folder: str | PathLike[str], format: str = "vi
         config |= dataclasses.asdict(model.config) | {"class_names": model.class_names}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in {"config.json": config, **extra}.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    texts = {name: json.dumps(content, indent=2) + "\n" for name, content in {"config.json": config, **extra}.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # All is written aside first: what fails or is interrupted half way leaves what was there before.
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as aside:
+            for name, text in texts.items():
+                (Path(aside) / name).write_text(text)
+            save_file(tensors, Path(aside) / "model.safetensors", metadata={"format": "pt"})
+            for name in (*texts, "model.safetensors"):
+                (Path(aside) / name).replace(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{folder} was not written: {error}") from error
 
 
 def push_to_hub(

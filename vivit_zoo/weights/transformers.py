@@ -95,7 +95,10 @@ def transformers_checkpoint(config: Mapping[str, Any], tensors: Mapping[str, Ten
         WeightsError: where the two contradict each other, or ask for what ViViT does not have.
     """
     theirs = {old_name(name): tensor for name, tensor in tensors.items()}
-    own_names = {old_name(name): name for name in tensors}
+    own_names: dict[str, str] = {}
+    for name in tensors:
+        if (other := own_names.setdefault(old_name(name), name)) != name:
+            raise WeightsError(f"{source} has one tensor twice, as {other} and as {name}; delete one of them")
     head = theirs.get("classifier.weight")
     ours, notes = transformers_config(config, source, num_classes=0 if head is None else len(head))
     depth = count_blocks(theirs, "vivit.encoder.layer.")
