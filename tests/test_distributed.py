@@ -64,16 +64,16 @@ def launch(folder, runs):
     assert process.returncode == 0, err
 
 
-def assert_same_weights(one, other):
+def assert_same_weights(one, other, atol=1e-6):
     a, b = last(one), last(other)
     assert a["step"] == b["step"]
     for kind in ("model", "average"):
         assert a[kind].keys() == b[kind].keys()
         for name in a[kind]:
-            torch.testing.assert_close(a[kind][name], b[kind][name], rtol=0, atol=1e-6)
+            torch.testing.assert_close(a[kind][name], b[kind][name], rtol=0, atol=atol)
     for name, state in a["optimizer"]["state"].items():
         for slot, tensor in state.items():
-            torch.testing.assert_close(tensor, b["optimizer"]["state"][name][slot], rtol=0, atol=1e-6)
+            torch.testing.assert_close(tensor, b["optimizer"]["state"][name][slot], rtol=0, atol=atol)
 
 
 def test_two_processes_train_and_test_as_one(tmp_path):
@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(tmp_path):
     file = tmp_path / "stopped" / "config.json"
     file.write_text(file.read_text().replace('"shard": true', '"shard": false'))
     train(config(steps=60, eval_every=60), tmp_path / "stopped")
-    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped", atol=1e-5)  # rounding of 60 steps
 
 
 def test_a_batch_that_cannot_be_shared_out(tmp_path):

@@ -5,6 +5,7 @@ distributed run together: so a run can be stopped and resumed at any step, bit f
 """
 
 import json
+import multiprocessing
 import signal
 import sys
 import time
@@ -173,9 +174,6 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
         seed: of what is random in an item, with its epoch and place.
         workers: processes that make batches; 0 makes them where they are asked for.
     """
-    # Cells of a study run in processes of a fork server, which would start the workers anew, with all imports; a fork
-    # has them.
-    context = "fork" if workers and sys.platform == "linux" else None
     return DataLoader(
         _Guarded(dataset, seed, testing=isinstance(order, TestOrder)),
         batch_sampler=order,
@@ -185,10 +183,19 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
         # Of its own: a loader that starts draws a seed, from the global state by default, and would so change the
         # dropout of a resumed run.
         generator=torch.Generator(),
-        multiprocessing_context=context,
+        multiprocessing_context=_context() if workers else None,
         worker_init_fn=_ignore_signals,
         persistent_workers=workers > 0,
     )
+
+
+def _context() -> Any:
+    """How to start workers: from a server that has decoded nothing, since forks of one that has may hang in FFmpeg."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "vivit_zoo.datasets"])  # imported once, for all workers
+    return context
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -261,21 +262,24 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     set_random(checkpoint["random"] if checkpoint else [], accelerator, config.seed, done)
 
     suffix = f"_{process}.jsonl" if process else ".jsonl"
+    broken = BrokenFiles(len(data.train), config.data.max_broken, run_dir / f"broken_train{suffix}")
     broken_tests = BrokenFiles(len(data.test), config.data.max_broken, run_dir / f"broken_test{suffix}")
 
-    def test(
-        clips: Any = data.test, views: int = data.views, most: int | None = None, change: Change | None = None
-    ) -> Scores:
-        """What all processes together find on the test clips, or on as many of them as wanted."""
+    def test_feed(clips: Any, views: int, most: int | None = None) -> Feed:
+        """This process' share of a test: of all its clips, or of as many as wanted."""
         size = max(1, config.batch_size // (processes * config.accumulate * views))
         order = TestOrder(len(clips), size, most, process, processes)
-        batches = Feed(loader(clips, order, config.seed, config.workers), device, broken_tests)
+        return Feed(loader(clips, order, config.seed, config.workers), device, broken_tests)
+
+    look, final = test_feed(data.look, 1, config.eval_clips), test_feed(data.test, data.views)
+
+    def test(feed: Feed, change: Change | None = None) -> Scores:
+        """What all processes together find."""
         with accelerator.autocast():
-            own = evaluate(model.eval(), batches, device, change)
+            own = evaluate(model.eval(), feed, device, change)
         return Scores.merge(gather_object([own]) if processes > 1 else [own])
 
     order = TrainOrder(len(data.train), config.batch_size, config.seed, done, config.accumulate, process, processes)
-    broken = BrokenFiles(len(data.train), config.data.max_broken, run_dir / f"broken_train{suffix}")
     feed = Feed(loader(data.train, order, config.seed, config.workers), device, broken)
     batches = iter(feed)
     if main:
@@ -331,7 +335,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
             is_best = False
             if looks:
                 with average.in_place() if average else nullcontext():
-                    accuracy = test(data.look, 1, config.eval_clips).accuracy()
+                    accuracy = test(look).accuracy()
                 is_best, best = accuracy > best, max(best, accuracy)
                 pace = feed.pace(spent, config.workers, processes)
                 values = {"loss": loss_here, "lr": lr, "accuracy": accuracy, **pace}
@@ -365,7 +369,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     return Trained(
         model=model.eval(),
         device=device,
-        test=lambda change=None: test(change=change),
+        test=partial(test, final),
         data=data,
         clips_per_second=config.steps * config.batch_size / seconds,
         peak_bytes=memory.peak_bytes(),
