@@ -390,7 +390,7 @@ def test_a_hub_id_is_a_vivit_or_a_model_of_timm(tmp_path, monkeypatch):
     config = config_for_start("me/image", num_frames=4, num_classes=7)
     assert config == ViViTConfig.for_image(image, num_frames=4, num_classes=7)
     init_from_image(ViViT(config), "me/image")
-    with pytest.raises(WeightsError, match="has neither config.json nor checkpoint"):
+    with pytest.raises(WeightsError, match=r"has neither config\.json nor checkpoint"):
         config_for_start("me/nothing")
 
 
