@@ -207,7 +207,7 @@ def _version(package: str) -> str | None:
 def _summary(result: dict[str, Any], workers: int) -> str:
     """The result in a few lines."""
     paper, broken = result["paper_percent"], result["broken"]
-    width = max(map(len, result["accuracy"]))
+    width = max(map(len, ("accuracy, %", *result["accuracy"])))
     lines = [f"{'accuracy, %':<{width}} {'here':>6}" + (f" {'paper':>6}" if paper else "")]
     for name, share in result["accuracy"].items():
         printed = f" {paper[name]:>6}" if name in paper else ""
