@@ -1,9 +1,13 @@
 """Labels become class numbers, the same for training and testing, whatever form they come in."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_datasets_formats import touch, write
 
-from vivit_zoo.datasets import read_catalogue
+from vivit_zoo.datasets import DataConfig, read_catalogue
+from vivit_zoo.datasets.catalogue import Catalogue, Entry
+from vivit_zoo.datasets.sources import VideoFile
 
 
 def labels_of(folder, text, classes=None):
@@ -45,3 +49,33 @@ def test_nothing_there_asks_for_the_root(tmp_path):
         labels_of(tmp_path, "gone/a.mp4 0\ngone/b.mp4 1\n")
     with pytest.raises(ValueError, match=r"there are no videos in it; all 1 are absent, such as x_000001_000002"):
         read_catalogue(write(tmp_path / "k.csv", "label,youtube_id,time_start,time_end\nrun,x,1,2\n"))
+
+
+@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=60), share=st.floats(0.01, 0.99))
+def test_held_out_are_the_last_of_each_class(labels, share):
+    catalogue = Catalogue([Entry(VideoFile(f"{i}.mp4"), label) for i, label in enumerate(labels)], list("abcde"))
+    counts = {label: labels.count(label) for label in set(labels)}
+    if max(counts.values()) == 1:
+        with pytest.raises(ValueError, match="there is none to hold out for testing"):
+            catalogue.hold_out(share)
+        return
+    train, test = catalogue.hold_out(share)
+    assert train.classes == test.classes == catalogue.classes
+    for label, count in counts.items():
+        of_class = [entry for entry in catalogue.entries if entry.label == label]
+        kept = [entry for entry in train.entries if entry.label == label]
+        held = [entry for entry in test.entries if entry.label == label]
+        assert kept + held == of_class
+        assert kept
+        assert bool(held) == (count > 1)
+        assert abs(len(held) - share * count) <= 1
+
+
+def test_a_share_is_held_out_where_there_is_no_test_set(tmp_path):
+    touch(tmp_path, *(f"{name}/{i}.mp4" for name in ("run", "walk") for i in range(5)))
+    data = DataConfig(train=str(tmp_path), held_out=0.4).build((3, 4, 32, 32))
+    assert (len(data.train), len(data.test)) == (6, 4)
+    assert data.names == [str(tmp_path / f"{name}/{i}.mp4") for name in ("run", "walk") for i in (3, 4)]
+    assert data.num_classes == 2
+    with pytest.raises(ValueError, match="or the share held_out of the training videos"):
+        DataConfig(train=str(tmp_path))

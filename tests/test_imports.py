@@ -60,7 +60,8 @@ MAY_IMPORT_OF_OURS = {
     "cells": {"checkpoint", "datasets", "evaluate", "flops", "machine", "model", "train"},
     "launch": {"workers"},
     "slurm": {"launch"},
-    "ablation": {"cells", "checkpoint", "datasets", "launch", "model", "plots", "slurm", "train", "vivit_zoo"},
+    "command": {"checkpoint", "flops", "machine", "model", "plots", "scores", "train", "vivit_zoo", "weights"},
+    "ablation": {"cells", "checkpoint", "command", "launch", "plots", "slurm", "train", "vivit_zoo"},
 }
 
 

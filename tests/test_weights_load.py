@@ -97,8 +97,16 @@ def test_class_names_travel_with_the_head(format, tmp_path):
     assert ViViT.from_pretrained(tmp_path).class_names is None  # not LABEL_0, LABEL_1, ...
 
 
-def test_class_names_that_do_not_fit_are_refused(saved):
-    edit_config(saved, class_names=["run"])
+def test_class_names_by_head(tmp_path):
+    model = tiny_model(num_classes={"verb": 2, "noun": 1}).float()
+    model.class_names = {"verb": ["take", "put"], "noun": ["cup"]}
+    model.save_pretrained(tmp_path)
+    assert ViViT.from_pretrained(tmp_path).class_names == model.class_names
+
+
+@pytest.mark.parametrize("names", [["run"], "abcde", [1, 2, 3, 4, 5], {"verb": ["run"] * 5}])
+def test_class_names_that_do_not_fit_are_refused(saved, names):
+    edit_config(saved, class_names=names)
     with pytest.raises(WeightsError, match=r"class_names in config\.json are not one name for each of"):
         ViViT.from_pretrained(saved)
 

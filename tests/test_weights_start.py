@@ -3,18 +3,19 @@
 import json
 from functools import partial
 
+import huggingface_hub
 import numpy as np
 import pytest
 import timm
 import torch
-from conftest import VARIANTS, randomise, tiny_config, video_for
+from conftest import VARIANTS, randomise, tiny_config, tiny_model, video_for
 from einops import rearrange
 from timm.layers import LayerNorm, PatchEmbed, RmsNorm, SwiGLU
 from timm.models.vision_transformer import Attention, ParallelThingsBlock, VisionTransformer
 from torch import nn
 
 from vivit_zoo import ViViT, ViViTConfig
-from vivit_zoo.weights import WeightsError, init_from_image
+from vivit_zoo.weights import WeightsError, config_for_start, init_from_image
 from vivit_zoo.weights.original import read_facts, to_checkpoint
 
 INIT = [
@@ -368,3 +369,34 @@ def test_local_dir_of_timm(tmp_path):
             assert name.startswith("head") or torch.equal(model.state_dict()[name], tensor), name
     with pytest.raises(WeightsError, match="timm cannot load 'vit_base_patch17_224'"):
         init_from_image(models[0], "vit_base_patch17_224")
+
+
+def test_a_hub_id_is_a_vivit_or_a_model_of_timm(tmp_path, monkeypatch):
+    video, image = tiny_model(num_classes=3).float(), timm.create_model("test_vit", num_classes=3)
+    video.save_pretrained(tmp_path / "me" / "video")
+    timm.models.save_for_hf(randomise(image), tmp_path / "me" / "image")
+
+    def download(repo, name, **_):
+        if not (tmp_path / repo / name).exists():
+            raise huggingface_hub.errors.EntryNotFoundError("404")
+        return str(tmp_path / repo / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    model = ViViT(config_for_start("me/video", num_classes=7))
+    assert model.config == video.config.replace(num_classes=7)
+    report = init_from_image(model, "me/video", positions="resize")
+    assert torch.equal(model.tubelet_embed.proj.weight, video.tubelet_embed.proj.weight)
+    assert not report.derived
+    config = config_for_start("me/image", num_frames=4, num_classes=7)
+    assert config == ViViTConfig.for_image(image, num_frames=4, num_classes=7)
+    init_from_image(ViViT(config), "me/image")
+    with pytest.raises(WeightsError, match=r"has neither config\.json nor checkpoint"):
+        config_for_start("me/nothing")
+
+
+def test_a_model_for_a_source_that_is_none(tmp_path):
+    with pytest.raises(WeightsError, match=r"runs/first/model is neither a file nor a folder here, and no id on the"):
+        config_for_start("runs/first/model")
+    (tmp_path / "checkpoint").write_bytes(b"\x81")
+    with pytest.raises(WeightsError, match="does not say what model it is of"):
+        config_for_start(tmp_path)

@@ -4,20 +4,17 @@ A cell is a folder with config.json, metrics.jsonl, checkpoints and, once it is 
 it failed. A second run skips what is finished and resumes what is not.
 """
 
-import dataclasses
 import signal
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
 from vivit_zoo import plots
 from vivit_zoo.cells import BASE, Cell, Setting, check_setting, run_cell
 from vivit_zoo.checkpoint import read_metrics, write_whole
+from vivit_zoo.command import make_parser
 from vivit_zoo.launch import hold, run_locally, visible_gpus
 from vivit_zoo.slurm import Slurm, run_on_slurm
 from vivit_zoo.train import TrainConfig
@@ -138,7 +135,7 @@ def run_from_command_line(
         The exit code: that of `report`, or 2 if a setting cannot be built or nothing can be launched.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no cell outlives its study
-    parser = ArgumentParser(description=question, formatter_class=_HelpAsWritten, allow_abbrev=False)
+    parser = make_parser(question, base, skip=("seed", "model.variant"))
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds: 0, 1, ...")
     parser.add_argument("--out", type=Path, default=Path(out), help="folder of the study")
     parser.add_argument(
@@ -152,10 +149,6 @@ def run_from_command_line(
     )
     parser.add_argument("--no-wait", action="store_true", help="submit, report what is there and return")
     parser.add_class_arguments(Slurm, "slurm")
-    parser.add_class_arguments(TrainConfig, skip={"seed", "model.variant"})
-    defaults = dataclasses.asdict(base)
-    del defaults["seed"], defaults["model"]["variant"]
-    parser.set_defaults(defaults)
     options = parser.parse_args()
     try:
         given = vars(parser.instantiate(options))
@@ -222,7 +215,3 @@ def _draw(finished: Sequence[Cell], out: Path) -> None:
     if config.data.embedded:
         data = config.data.build(config.model.input_shape)
         plots.clips(data.train, data.classes, out / "clips.png")
-
-
-class _HelpAsWritten(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of an experiment's docstring."""

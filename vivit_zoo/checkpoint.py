@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Checkpoints", "Metrics", "claim_folder", "read_metrics", "write_whole"]
+__all__ = ["Checkpoints", "Metrics", "claim_folder", "flatten", "read_metrics", "write_whole"]
 
 
 def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
@@ -29,20 +29,18 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
     Args:
         folder: of the run; made if missing.
         config: of the run.
-        free: fields that may differ between calls, because they change no result.
+        free: fields that may differ between calls, because they change no result; "data.x" for x in data.
 
     Raises:
         ValueError: if the folder is of a run with another configuration, or of one that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, text = folder / "config.json", json.dumps(config, indent=2)
-    ignored = dict.fromkeys(free)
     if file.exists():
         try:
-            theirs = json.loads(file.read_text()) | ignored
+            theirs, mine = (flatten(json.loads(one), free) for one in (file.read_text(), text))
         except json.JSONDecodeError as error:
             raise ValueError(f"{file} cannot be read ({error}); choose another folder, or delete this one") from error
-        mine = json.loads(text) | ignored
         if theirs != mine:
             changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
             raise ValueError(
@@ -50,6 +48,15 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
                 "folder, or delete this one"
             )
     write_whole(file, lambda part: part.write_text(text))
+
+
+def flatten(config: dict[str, Any], without: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:
+    """Nested fields as one dictionary with dotted names, without some of these."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = flatten(value, without, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= {name: one for name, one in inner.items() if name not in without}
+    return flat
 
 
 class Checkpoints:

@@ -53,8 +53,8 @@ def top_classes(logits: Tensor, names: Sequence[str] | None = None, count: int =
     ]
 
 
-def class_names(model: ViViT) -> list[str] | None:
-    """The names of a model's classes: its own, or Kinetics-400's for 400 classes without names, else None.
+def class_names(model: ViViT) -> Any:
+    """The names of a model's classes, by head: its own, or Kinetics-400's for 400 classes without names, else None.
 
     The official checkpoints do not name their classes; they are those of Kinetics-400 in alphabetical order.
     """
@@ -98,7 +98,7 @@ def classify_files(
                 tqdm.write(json.dumps({"video": path, "error": str(error)}))
             continue
         if isinstance(logits, dict):
-            best: Any = {head: top_classes(x, None, top) for head, x in logits.items()}
+            best: Any = {head: top_classes(x, names and names[head], top) for head, x in logits.items()}
         else:
             best = top_classes(logits, names, top)
         tqdm.write(json.dumps({"video": path, "classes": best}) if as_json else _table(path, best))

@@ -264,7 +264,8 @@ class ViViT(nn.Module):
         ValueError, TypeError: in forward, on a video that does not fit the configuration.
     """
 
-    class_names: list[str] | None = None  # in the order of the logits, where a checkpoint says them
+    # In the order of the logits, of several heads by head; None where nobody has said them.
+    class_names: list[str] | dict[str, list[str]] | None = None
     load_report: "LoadReport | None" = None
 
     def __init__(self, config: ViViTConfig, encoder: Callable[..., nn.Module] | None = None) -> None:

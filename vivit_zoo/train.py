@@ -22,7 +22,7 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vivit_zoo.checkpoint import Checkpoints, Metrics, claim_folder, write_whole
+from vivit_zoo.checkpoint import Checkpoints, Metrics, claim_folder, flatten, write_whole
 from vivit_zoo.datasets import DataConfig, DataSets
 from vivit_zoo.distributed import anyone, distribute, get_random, get_weights, set_random, set_weights, sync_gradients
 from vivit_zoo.evaluate import evaluate
@@ -136,7 +136,8 @@ class TrainConfig:
     shard: bool = False
     tracker: str = ""
 
-    free: ClassVar = ("workers", "keep", "tracker")  # change no result, and may be others when a run is resumed
+    # These change no result, and may be others when a run is resumed.
+    free: ClassVar = ("workers", "keep", "tracker", "data.max_broken")
 
     def __post_init__(self) -> None:
         for name, known in {"device": ("auto", "cpu", "cuda"), "precision": ("auto", "bf16", "fp32")}.items():
@@ -163,8 +164,8 @@ class TrainConfig:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     def identity(self) -> dict[str, Any]:
-        """All fields that a result depends on, as JSON has them."""
-        return {name: value for name, value in json.loads(self.to_json()).items() if name not in self.free}
+        """All fields that a result depends on, as JSON has them, under dotted names."""
+        return flatten(json.loads(self.to_json()), self.free)
 
     def change_model(self, **changes: Any) -> Self:
         """A copy with some of the model's fields changed."""

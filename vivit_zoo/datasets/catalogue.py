@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,31 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def hold_out(self, share: float) -> tuple["Catalogue", "Catalogue"]:
+        """The catalogue in two: without and with the last videos of each class.
+
+        They are the last in the source's order, sorted names in a folder: parts of one recording, whose names begin
+        alike, so stay together, but for one recording a class at most. A class keeps at least one video to train on,
+        and gives at least one to test on where it has two.
+
+        Args:
+            share: of the videos of each class, in (0, 1), rounded.
+
+        Raises:
+            ValueError: if that leaves nothing to test on.
+        """
+        places: dict[str, list[int]] = {}
+        for place, entry in enumerate(self.entries):
+            places.setdefault(str(entry.label), []).append(place)
+        held: set[int] = set()
+        for of_class in places.values():
+            count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
+            held.update(of_class[len(of_class) - count :])
+        if not held:
+            raise ValueError(f"each of the {len(places)} classes has one video; there is none to hold out for testing")
+        parts = [[e for i, e in enumerate(self.entries) if (i in held) == out] for out in (False, True)]
+        return replace(self, entries=parts[0]), replace(self, entries=parts[1])
 
 
 def read_catalogue(

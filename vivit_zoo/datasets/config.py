@@ -18,7 +18,8 @@ EMBEDDED = {"moving_digits": MovingDigits}
 class DataSets:
     """What a run reads: clips to train on, one view of each test video for a look on the way, and all its views.
 
-    `classes` are their names by number, or a dictionary of them by head; `views` is how many the test has of a video.
+    `classes` are their names by number, or a dictionary of them by head; `views` is how many the test has of a video;
+    `names` are those of the test videos, None where they have none.
     """
 
     train: Any
@@ -26,6 +27,14 @@ class DataSets:
     test: Any
     classes: Any
     views: int = 1
+    names: list[str] | None = None
+
+    @property
+    def num_classes(self) -> int | dict[str, int]:
+        """As a model that fits has it."""
+        if isinstance(self.classes, dict):
+            return {head: len(names) for head, names in self.classes.items()}
+        return len(self.classes)
 
     def check_classes(self, num_classes: int | dict[str, int]) -> None:
         """Refuse a model that has other heads.
@@ -33,11 +42,8 @@ class DataSets:
         Raises:
             ValueError: with the numbers of classes on both sides.
         """
-        has: int | dict[str, int] = len(self.classes)
-        if isinstance(self.classes, dict):
-            has = {head: len(names) for head, names in self.classes.items()}
-        if num_classes != has:
-            raise ValueError(f"the model's num_classes is {num_classes}, the data set has {has}")
+        if num_classes != self.num_classes:
+            raise ValueError(f"the model's num_classes is {num_classes}, the data set has {self.num_classes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,9 @@ class DataConfig:
     Args:
         train: "moving_digits", which is built in, or training videos, in any form that `read_catalogue` reads: a list
             file, a folder of class folders, shards, ...
-        test: the videos to test on; not for what is built in.
+        test: the videos to test on; not for what is built in, nor with `held_out`.
+        held_out: share of the training videos of each class to test on in place of training on them, where there is no
+            `test`; always the last ones, see `Catalogue.hold_out`.
         root: folder that paths in lists start from; "" for the one that a list lies in.
         train_clips, test_clips: how many clips; of what is built in alone.
         stride: distance in frames between two frames of a clip.
@@ -64,6 +72,7 @@ class DataConfig:
 
     train: str = "moving_digits"
     test: str = ""
+    held_out: float = 0.0
     root: str = ""
     train_clips: int = 100_000
     test_clips: int = 1_000
@@ -83,15 +92,17 @@ class DataConfig:
                 raise ValueError(f"{name} {getattr(self, name)} is not positive")
         if not 0 <= self.max_broken <= 1:
             raise ValueError(f"max_broken {self.max_broken} is a share, from 0 to 1")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out {self.held_out} is a share, from 0 to below 1")
         if len(self.views) != 2:
             raise ValueError(f"views {self.views} must be two numbers, clips and crops, such as (4, 3)")
         object.__setattr__(self, "views", tuple(self.views))
         if self.train in EMBEDDED and self.test:
             raise ValueError(f"{self.train} has its own test clips; test {self.test!r} must be left out")
-        if self.train not in EMBEDDED and not self.test:
+        if self.train not in EMBEDDED and not self.test and not self.held_out:
             raise ValueError(
-                f"train {self.train!r} needs videos to test on: give test, in any of the same forms; only what is "
-                f"built in has its own: {', '.join(EMBEDDED)}"
+                f"train {self.train!r} needs videos to test on: give test, in any of the same forms, or the share "
+                f"held_out of the training videos; only what is built in has its own: {', '.join(EMBEDDED)}"
             )
 
     @property
@@ -118,7 +129,10 @@ class DataConfig:
         if channels not in (1, 3):
             raise ValueError(f"the model takes {channels} channels; videos have 3, or 1 for gray models")
         train = read_catalogue(self.train, self.root or None)
-        test = read_catalogue(self.test, self.root or None, train.classes)
+        if self.test:
+            test = read_catalogue(self.test, self.root or None, train.classes)
+        else:
+            train, test = train.hold_out(self.held_out)
         timing: dict[str, Any] = {"frames": frames, "stride": self.stride, "fps": self.fps, "policy": self.policy}
         reading: dict[str, Any] = {"gray": channels == 1, "backend": self.backend}
         mirror = _mirrored(train.classes) if self.mirror else {}
@@ -130,6 +144,7 @@ class DataConfig:
             VideoViews(test, Views(clips=clips, crops=crops, **timing), augment.preprocess, **reading),
             train.classes,
             clips * crops,
+            [entry.video.name for entry in test.entries],
         )
 
 

@@ -9,13 +9,14 @@ from vivit_zoo.weights.image import config_for_image
 from vivit_zoo.weights.load import from_pretrained, read_checkpoint
 from vivit_zoo.weights.report import Checkpoint, LoadReport, WeightsError
 from vivit_zoo.weights.save import push_to_hub, save_pretrained
-from vivit_zoo.weights.start import init_from_image
+from vivit_zoo.weights.start import config_for_start, init_from_image
 
 __all__ = [
     "Checkpoint",
     "LoadReport",
     "WeightsError",
     "config_for_image",
+    "config_for_start",
     "from_pretrained",
     "init_from_image",
     "push_to_hub",

@@ -20,7 +20,7 @@ from vivit_zoo.weights.report import Checkpoint, Value, WeightsError, check, fil
 from vivit_zoo.weights.resize import resize_kernel, resize_positions
 from vivit_zoo.weights.transformers import transformers_checkpoint
 
-__all__ = ["MODEL_TYPE", "from_pretrained", "read_checkpoint", "read_json"]
+__all__ = ["MODEL_TYPE", "download", "from_pretrained", "read_checkpoint", "read_json"]
 
 MODEL_TYPE = "vivit_zoo"
 # In the order of preference; a .bin only where there is no safetensors.
@@ -159,7 +159,7 @@ def read_checkpoint(
     """
     path = Path(source).expanduser()
     if not path.exists():
-        path = _download(str(source), revision, token)
+        path = download(str(source), revision, token)
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
         if (path / "config.json").exists():
@@ -212,13 +212,18 @@ def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: 
     if (depth and depth != ours.depth) or (temporal and temporal != (ours.temporal_depth or temporal)):
         raise WeightsError(f"{source}: config.json says {ours.depth} blocks, the weights have {depth}")
     names = config.get("class_names")
-    if names is not None and (
-        not isinstance(names, list) or len(names) != ours.num_classes or not all(isinstance(n, str) for n in names)
-    ):
+    if names is not None and _counts(names) != ours.num_classes:
         raise WeightsError(
             f"{source}: class_names in config.json are not one name for each of {ours.num_classes} classes"
         )
     return Checkpoint(source, ours, tensors, {name: (name,) for name in tensors}, class_names=names)
+
+
+def _counts(names: Any) -> Any:
+    """How many names there are, by head where they are by head; None if something is no name."""
+    if isinstance(names, dict):
+        return {head: _counts(of_head) for head, of_head in names.items()}
+    return len(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _largest(value: Any) -> float:
@@ -299,8 +304,12 @@ def _read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
     return {str(name): tensor.float() for name, tensor in loaded.items()}
 
 
-def _download(source: str, revision: str | None, token: str | bool | None) -> Path:
-    """The folder in the hub's cache with config.json and weights, or an original checkpoint."""
+def download(source: str, revision: str | None = None, token: str | bool | None = None) -> Path:
+    """The folder in the hub's cache with config.json and weights, or an original checkpoint.
+
+    Raises:
+        WeightsError: if there is none, or the hub cannot be reached.
+    """
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source.startswith("."):
         raise WeightsError(f"{source} is neither a file nor a folder here, and no id on the hub (such as owner/name)")
     import huggingface_hub

@@ -31,7 +31,8 @@ class Checkpoint:
         how: our name -> what was computed; names that are missing were only moved.
         left: the source's own name -> why it is not used.
         notes: differences that no tensor shows.
-        class_names: of the head's classes, in the order of the logits; None where the source does not say.
+        class_names: of the head's classes, in the order of the logits, of several heads by head; None where the source
+            does not say.
         class_position: the position that the source adds to its class token, in `tensors` already part of the token.
     """
 
@@ -42,7 +43,7 @@ class Checkpoint:
     how: dict[str, str] = dataclasses.field(default_factory=dict)
     left: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
-    class_names: list[str] | None = None
+    class_names: list[str] | dict[str, list[str]] | None = None
     class_position: Tensor | None = None
 
     @classmethod

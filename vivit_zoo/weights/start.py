@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from vivit_zoo.model import ViViT
-from vivit_zoo.weights.image import image_checkpoint, read_npz, timm_model
-from vivit_zoo.weights.load import read_checkpoint, read_json
+from vivit_zoo.model import ViViT, ViViTConfig
+from vivit_zoo.weights.image import config_for_image, image_checkpoint, read_npz, timm_model
+from vivit_zoo.weights.load import download, read_checkpoint, read_json
 from vivit_zoo.weights.original import read_image
 from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, fill
 from vivit_zoo.weights.resize import Tubelet, inflate_kernel, resize_kernel, resize_positions
 
-__all__ = ["init_from_image"]
+__all__ = ["config_for_start", "init_from_image"]
 
 Positions = Literal["tile", "resize", "resize_tile"]
 Temporal = Literal["zero_out", "copy", "zero", "random"]
@@ -39,7 +39,8 @@ def init_from_image(
     Args:
         model: any variant.
         source: a timm model, timm's name of one ("vit_base_patch16_224.augreg_in21k"), a "local-dir:" folder of
-            timm's, an original JAX checkpoint (msgpack, or .npz), a ViViT, or the folder of one.
+            timm's, an original JAX checkpoint (msgpack, or .npz), a ViViT, the folder of one, or its id on the hub
+            ("google/vivit-b-16x2-kinetics400"): a name with "/" and without ":", which may also be of a timm model.
         tubelet: how the kernel reaches over several frames, see `resize.inflate_kernel`; "random" keeps the model's
             own. The kernel of a video source is copied, or shared out over another length (`resize.resize_kernel`).
         positions: "tile" repeats the image's positions on every frame, and needs the image's own grid; "resize"
@@ -231,30 +232,61 @@ class _Rules:
         return left
 
 
+def config_for_start(source: ViViT | nn.Module | str | PathLike[str], **changes: Any) -> ViViTConfig:
+    """The configuration of a model that `init_from_image` can start from a source.
+
+    That of an image model is as `ViViTConfig.for_image` makes it, that of a ViViT its own.
+
+    Args:
+        source: as for `init_from_image`.
+        **changes: fields that shall be others.
+
+    Raises:
+        WeightsError: if the source cannot be read, is no plain ViT, or does not say what it is.
+    """
+    found, name = _open(source)
+    if isinstance(found, nn.Module):
+        return config_for_image(found, **changes)
+    if isinstance(found, Checkpoint):
+        return found.config.replace(**changes)
+    raise WeightsError(f"{name} is an original image checkpoint, which does not say what model it is of; build one")
+
+
 def _read_source(model: ViViT, source: ViViT | nn.Module | str | PathLike[str]) -> tuple[Checkpoint, bool]:
     """The source in our terms, and whether it is an original checkpoint."""
-    if isinstance(source, ViViT):
-        return Checkpoint.of_model(source, source.config, "the given ViViT"), False
-    if isinstance(source, nn.Module):
-        return image_checkpoint(source, type(source).__name__), False
+    found, name = _open(source)
+    if isinstance(found, nn.Module):
+        return image_checkpoint(found, name), False
+    if isinstance(found, Checkpoint):
+        return found, False
     t, h, w = model.config.grid
-    grid = (1 if f"{SPATIAL}norm.weight" in model.state_dict() else t, h, w)
-    path = Path(source).expanduser()
+    return read_image(found, (1 if f"{SPATIAL}norm.weight" in model.state_dict() else t, h, w)), True
+
+
+def _open(source: ViViT | nn.Module | str | PathLike[str]) -> tuple[nn.Module | Checkpoint | Path, str]:
+    """An image model, a ViViT in our terms, or the file of an original image checkpoint; and what to call it."""
+    if isinstance(source, ViViT):
+        return Checkpoint.of_model(source, source.config, "the given ViViT"), "the given ViViT"
+    if isinstance(source, nn.Module):
+        return source, type(source).__name__
+    path, name = Path(source).expanduser(), str(source)
+    if not path.exists():
+        if "/" not in name or ":" in name:
+            return timm_model(name), name
+        path = download(name)
     if path.is_file():
         if path.suffix == ".npz" or _is_zip(path):
-            return image_checkpoint(read_npz(path), str(path)), False
+            return read_npz(path), name
         if path.suffix not in (".safetensors", ".bin", ".json"):
-            return read_image(path, grid), True
-        return read_checkpoint(path), False
-    if path.is_dir():
-        if (path / "config.json").exists():
-            if "architecture" in read_json(path / "config.json"):
-                return image_checkpoint(timm_model(f"local-dir:{path}"), str(path)), False
-            return read_checkpoint(path), False
-        if (path / "checkpoint").is_file():
-            return read_image(path / "checkpoint", grid), True
+            return path, name
+    elif (path / "config.json").exists():
+        if "architecture" in read_json(path / "config.json"):
+            return timm_model(f"local-dir:{path}"), name
+    elif (path / "checkpoint").is_file():
+        return path / "checkpoint", name
+    else:
         raise WeightsError(f"{path} has neither config.json nor checkpoint")
-    return image_checkpoint(timm_model(str(source)), str(source)), False
+    return read_checkpoint(path), name
 
 
 def _is_zip(path: Path) -> bool:
