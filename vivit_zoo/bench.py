@@ -8,6 +8,7 @@ batch to a tensor, or to a dictionary of tensors, is a candidate.
 import dataclasses
 import gc
 import math
+import multiprocessing
 import shlex
 import signal
 import sys
@@ -17,7 +18,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,7 @@ def _flops(candidate: Candidate, case: Case) -> int | None:
 
 def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> dict[str, Any]:
     """`peak_bytes` and `failure` of a candidate's first step in a process of its own, since a peak never falls."""
-    context = get_context("spawn")
+    context = _process_context()
     here, there = context.Pipe(duplex=False)
     arguments = (candidate, case, torch.get_num_threads(), there)
     process = context.Process(target=_first_step, args=arguments, daemon=True)
@@ -264,6 +264,14 @@ def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> d
     finally:
         process.kill()
         process.join()
+
+
+def _process_context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once, for all processes
+    return context
 
 
 def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connection) -> None:

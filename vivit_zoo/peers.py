@@ -51,7 +51,9 @@ class TransformersViViT(nn.Module):
         }
         self.model = VivitForVideoClassification(VivitConfig(**fields))
         if checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # The second is the first's name before transformers 5.
+            enable = getattr(self.model, "activation_checkpointing_enable", None)
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
 
     def forward(self, video: Tensor) -> Tensor:
         return self.model(video.transpose(1, 2)).logits
