@@ -156,7 +156,8 @@ def speeds(lines: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: st
                 ax.barh(j, value, color=f"C{j % 10}")
                 ax.text(0, j, f" {value:,.4g}" if value == value else " unknown", va="center")
         if len(sizes) > 1:
-            ax.set(xlabel=xlabel, ylabel=what, xscale="log", yscale="log")
+            known = any(point[i] > 0 for points in lines.values() for point in points)  # nan is not
+            ax.set(xlabel=xlabel, ylabel=what, xscale="log", yscale="log" if known else "linear")
             ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
             ax.minorticks_off()
         else:

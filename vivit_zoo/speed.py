@@ -156,34 +156,51 @@ def write(speeds: Sequence[Speed], about: Mapping[str, Any], file: Path) -> None
 
 
 def draw(speeds: Sequence[Speed], folder: Path) -> list[Path]:
-    """A picture for each kind of step and each dtype, `folder`/{step}-{dtype}.png; returns the files.
+    """Time of a clip and peak memory as pictures, a line a candidate; returns the files.
 
-    Time of a clip and peak memory against the first axis of the input that varies, of frames, side and batch; a line a
-    candidate. Where none varies, bars.
+    For each kind of step and dtype, and for each of frames, side and batch that was varied with the rest the same:
+    `folder`/{step}-{dtype}-{frames, side or batch}.png. Where none was, bars: `folder`/{step}-{dtype}.png.
     """
     from vivit_zoo import plots
 
-    groups: dict[str, list[Speed]] = {}
+    groups: dict[tuple[str, str], list[Speed]] = {}
     for speed in speeds:
-        groups.setdefault(f"{_step(speed)}-{_dtype(speed)}", []).append(speed)
+        groups.setdefault((_step(speed), _dtype(speed)), []).append(speed)
     files = []
-    for name, group in groups.items():
-        axes = {"frames a clip": 2, "side of a frame, pixels": 3, "clips a batch": 0}
-        used = {
-            label: axis
-            for label, axis in axes.items()
-            if len({speed.case.shape[axis] for speed in group if axis < len(speed.case.shape)}) > 1
-        }
-        label, axis = next(iter(used.items()), ("clips a batch", 0))
-        lines: dict[str, list[tuple[float, float, float]]] = {}
-        for speed in group:
-            others = [f"{speed.case.shape[other]} {what}" for what, other in used.items() if other != axis]
-            peak = math.nan if speed.peak_bytes is None else speed.peak_bytes
-            point = (speed.case.shape[axis], 1 / speed.clips_per_second, peak)
-            lines.setdefault(", ".join([speed.candidate, *others]), []).append(point)
-        files.append(folder / f"{name}.png")
-        plots.speeds(lines, label, files[-1])
+    for (step, dtype), group in groups.items():
+        drawn = False
+        for axis, label in {"frames": "frames a clip", "side": "side of a frame, pixels", "batch": "clips"}.items():
+            series: dict[tuple[int, ...], list[tuple[int, Speed]]] = {}
+            for speed in group:
+                size, rest = _along(axis, speed.case.shape)
+                series.setdefault(rest, []).append((size, speed))
+            longest = max(series.values(), key=lambda points: len({size for size, _ in points}))
+            if len({size for size, _ in longest}) > 1:
+                files.append(folder / f"{step}-{dtype}-{axis}.png")
+                plots.speeds(_lines(longest), label, files[-1])
+                drawn = True
+        if not drawn:
+            files.append(folder / f"{step}-{dtype}.png")
+            plots.speeds(_lines([(1, speed) for speed in group]), "", files[-1])
     return files
+
+
+def _along(axis: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """The size along an axis, and all the others."""
+    if axis == "batch" or len(shape) != 5:
+        return (shape[0], shape[1:]) if axis == "batch" else (0, shape)
+    b, c, t, h, w = shape
+    return (t, (b, c, h, w)) if axis == "frames" else (h, (b, c, t, w - h))
+
+
+def _lines(points: Sequence[tuple[int, Speed]]) -> dict[str, list[tuple[float, float, float]]]:
+    """Candidate -> (size, seconds of a clip, bytes), with nan for what is not known; the faster of two of a size."""
+    lines: dict[str, dict[int, tuple[float, float, float]]] = {}
+    for size, speed in sorted(points, key=lambda point: -point[1].best):
+        peak = math.nan if speed.peak_bytes is None else speed.peak_bytes
+        lines.setdefault(speed.candidate, {})[size] = (size, 1 / speed.clips_per_second, peak)
+    order = dict.fromkeys(speed.candidate for _, speed in points)
+    return {name: [lines[name][size] for size in sorted(lines[name])] for name in order}
 
 
 def _step(speed: Speed) -> str:
