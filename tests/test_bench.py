@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import VARIANTS, tiny_config
 from torch import nn
 
 from vivit_zoo import bench as bench_module
@@ -123,7 +123,9 @@ def test_wrong_cases_are_refused(capsys):
 
 
 def test_a_campaign_writes_what_it_found(quick, tmp_path):
-    plan = [(Case(shape=(b, 1, 2, 4, 4), train=train), [Candidate("toy", Toy)]) for b in (1, 2) for train in (0, 1)]
+    plan = [
+        (Case(shape=(b, 1, 2, 4, 4), train=train), [Candidate("toy", Toy)]) for b in (1, 2) for train in (False, True)
+    ]
     text = campaign(plan, tmp_path, repeats=2)
     written = json.loads((tmp_path / "speeds.json").read_text())
     assert {"command", "date", "machine", "versions", "speeds"} == written.keys()
@@ -149,17 +151,30 @@ def test_pictures_of_what_was_varied(tmp_path):
 def test_command_compares_with_others(quick, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(SIZES, "Ti", {"dim": 24, "depth": 1, "num_heads": 3})
     sizes = ["--frames", "4", "--image-size", "32", "--repeats", "1", "--out", str(tmp_path), "--device", "cpu"]
-    assert main(["bench", "Ti/16x2", "--peers", "--train", "--checkpointing", *sizes]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                "Ti/16x2",
+                "--peers",
+                "--train",
+                "--checkpointing",
+                *sizes,
+                "--variants",
+                *VARIANTS[::3],
+                VARIANTS[1],
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     rows = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")][2:]
     assert rows == [
         *("joint", "joint, checkpointing"),
         *("transformers eager", "transformers eager, checkpointing"),
         *("transformers sdpa", "transformers sdpa, checkpointing"),
-        *("factorised_encoder", "factorised_encoder, checkpointing", "vit-pytorch factorised encoder"),
-        *("factorised_self_attention", "factorised_self_attention, checkpointing"),
-        "vit-pytorch factorised self-attention",
         *("factorised_dot_product", "factorised_dot_product, checkpointing"),
+        *("factorised_encoder", "factorised_encoder, checkpointing", "vit-pytorch factorised encoder"),
     ]
     # Three heads cannot be halved; nothing else fails.
     assert out.count("failed (") == 2
