@@ -48,7 +48,8 @@ def attend_split_heads(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) ->
     (q_time, q_space), (k_time, k_space), (v_time, v_space) = (x.chunk(2, dim=-3) for x in (q, k, v))
     over_time = attend_over_time(q_time, k_time, v_time, dropout)
     over_space = attend(q_space, k_space, v_space, dropout)
-    return torch.cat([over_time, over_space], dim=-3)
+    # Joined as (b, t, n, h, d) in memory, so that whoever flattens the heads next need not copy.
+    return torch.cat([x.transpose(-3, -2) for x in (over_time, over_space)], dim=-2).transpose(-3, -2)
 
 
 class Attention(nn.Module):

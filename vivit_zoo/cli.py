@@ -1,4 +1,4 @@
-"""The command line: `vivit-zoo summary | convert | classify | check-data`."""
+"""The command line: `vivit-zoo summary | convert | classify | check-data | bench`."""
 
 import argparse
 import dataclasses
@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0 for none (one a core)")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=_check_data)
+    bench = commands.add_parser("bench", help="speed and memory of each variant, and of other people's ViViTs")
+    bench.add_argument("name", nargs="?", default="B/16x2", help="the paper's name of a model (B/16x2)")
+    bench.add_argument("--variants", nargs="+", choices=ENCODERS, default=[*ENCODERS], help="which (all)")
+    bench.add_argument("--peers", action="store_true", help="transformers' and vit-pytorch's models of the same sizes")
+    bench.add_argument("--frames", type=int, nargs="+", default=[32], help="of a clip: one number or several (32)")
+    bench.add_argument("--image-size", type=int, nargs="+", default=[224], metavar="SIDE", help="likewise (224)")
+    bench.add_argument("--batch", type=int, nargs="+", default=[1], help="clips, likewise (1)")
+    bench.add_argument("--dtype", nargs="+", default=["float32"], help="float32, tf32, bfloat16, float16 (float32)")
+    bench.add_argument("--train", action="store_true", help="training steps in place of forward passes")
+    bench.add_argument("--checkpointing", action="store_true", help="each with its activations computed again as well")
+    bench.add_argument("--compile", action="store_true", help="each under torch.compile as well")
+    bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
+    bench.add_argument("--repeats", type=int, default=10, help="rounds, in each of which all take a turn (10)")
+    bench.add_argument(
+        "--seconds", type=float, default=600.0, help="for everything; the table tells what is left (600)"
+    )
+    bench.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for the results (runs/bench)")
+    bench.set_defaults(run=_bench)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         print(f"vivit-zoo: {error}", file=sys.stderr)
         return 2
 
@@ -194,6 +213,25 @@ def _convert(options: argparse.Namespace) -> int:
     model.save_pretrained(options.folder, format=options.format)
     print(model.load_report)
     print(f"written to {options.folder} in the format of {options.format}")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from vivit_zoo.bench import Case, campaign
+    from vivit_zoo.peers import candidates
+
+    if options.checkpointing and not options.train:
+        raise ValueError("--checkpointing changes training steps alone; add --train")
+    device = str(_device(options.device))
+    plan = []
+    for dtype, side, frames, batch in product(options.dtype, options.image_size, options.frames, options.batch):
+        changes = {"num_frames": frames, "image_size": side}
+        configs = [named_config(options.name, variant=variant, **changes) for variant in options.variants]
+        shape = (batch, *configs[0].input_shape)
+        case = Case(shape=shape, dtype=dtype, device=device, train=options.train)
+        plan.append((case, candidates(configs, options.peers, options.checkpointing, options.compile)))
+    print(campaign(plan, options.out, options.repeats, options.seconds))
+    print(f"\nwritten to {options.out}: speeds.json, table.md and pictures")
     return 0
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["accuracy_vs_gmacs", "clips", "confusion", "curves"]
+__all__ = ["accuracy_vs_gmacs", "clips", "confusion", "curves", "speeds"]
 
 
 def accuracy_vs_gmacs(
@@ -127,6 +127,44 @@ def confusion(matrix: Tensor, classes: Sequence[str], file: Path, worst: int = 2
             lines.append(f"{of:>9}  {name[label]} → {name[answer]}")
     text.axis("off")
     text.text(0, 1, "\n".join(lines), va="top", fontsize="small", family="monospace", transform=text.transAxes)
+    fig.savefig(file, dpi=120)
+
+
+def speeds(lines: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: str, file: Path) -> None:
+    """Time and peak memory of a clip or a batch against its size, a line a candidate; bars where there is one size.
+
+    Args:
+        lines: candidate -> for each size it, the seconds of a clip and the bytes of a batch; nan for what is not known.
+        xlabel: what the size is.
+        file: PNG to write.
+    """
+    sizes = sorted({size for points in lines.values() for size, _, _ in points})
+    height = 4.2 if len(sizes) > 1 else 1.2 + 0.3 * len(lines)
+    fig = Figure(figsize=(12, height), layout="constrained")
+    for i, (ax, what) in enumerate(zip(fig.subplots(1, 2), ("ms a clip", "peak MB a batch"), strict=True), 1):
+        scale = 1e3 if i == 1 else 1e-6
+        for j, (name, points) in enumerate(lines.items()):
+            if len(sizes) > 1:
+                points = sorted(points)
+                values = [scale * point[i] for point in points]
+                label = name if i == 1 else None
+                # More candidates than colours: the second ten are dashed.
+                style = {"color": f"C{j % 10}", "ls": "--" if j > 9 else "-", "marker": "."}
+                ax.plot([point[0] for point in points], values, label=label, **style)
+            else:
+                value = scale * points[0][i]
+                ax.barh(j, value, color=f"C{j % 10}")
+                ax.text(0, j, f" {value:,.4g}" if value == value else " unknown", va="center")
+        if len(sizes) > 1:
+            known = any(point[i] > 0 for points in lines.values() for point in points)  # nan is not
+            ax.set(xlabel=xlabel, ylabel=what, xscale="log", yscale="log" if known else "linear")
+            ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
+            ax.minorticks_off()
+        else:
+            ax.set_yticks(range(len(lines)), lines if i == 1 else [""] * len(lines))
+            ax.set(xlabel=what, ylim=(len(lines) - 0.4, -0.6))
+    if len(sizes) > 1:
+        fig.legend(loc="outside right upper", fontsize="small")
     fig.savefig(file, dpi=120)
 
 

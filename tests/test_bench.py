@@ -1,0 +1,211 @@
+"""Speeds are measured, told and drawn; no test looks at how large they are."""
+
+import json
+import math
+import os
+import signal
+import time
+from functools import partial
+
+import pytest
+import torch
+from conftest import VARIANTS, tiny_config
+from torch import nn
+
+from vivit_zoo import bench as bench_module
+from vivit_zoo.bench import Candidate, Case, Speed, bench, campaign, compare
+from vivit_zoo.cli import main
+from vivit_zoo.model import SIZES
+from vivit_zoo.peers import candidates
+from vivit_zoo.speed import OOM, OUT_OF_TIME, draw, table
+
+SHAPE = (2, 1, 2, 4, 4)
+
+
+class Toy(nn.Module):
+    """(b, 1, 2, 4, 4) -> (b, 3), with a head that starts at zero and a buffer of a known size while it runs."""
+
+    def __init__(self, megabytes=0, break_with=None):
+        super().__init__()
+        self.megabytes, self.break_with = megabytes, break_with
+        self.body, self.head = nn.Linear(32, 8), nn.Linear(8, 3)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x):
+        if self.break_with is not None:
+            self.break_with()
+        torch.ones(self.megabytes * 250_000)
+        return {"one": self.head(self.body(x.flatten(1)))}
+
+
+def not_enough():
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: 9e9")
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrong():
+    raise ValueError("this is wrong\nat length")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Short measurements, and no processes, which take seconds to start: the first step is taken for granted."""
+    monkeypatch.setattr(bench_module, "_MEASURED_SECONDS", 1e-4)
+    monkeypatch.setattr(bench_module, "_first_step_elsewhere", lambda *_: {"peak_bytes": 10**6})
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_module_is_measured(quick, train):
+    speed = bench(Toy, SHAPE, train=train, repeats=3)
+    assert len(speed.seconds) == len(speed.matmul) == 3
+    assert speed.flops == 2 * 2 * (32 * 8 + 8 * 3) * (3 if train else 1)
+    assert 0 < speed.best <= speed.median
+    assert speed.clips_per_second == 2 / speed.best
+    assert speed.share == pytest.approx(speed.flops / speed.best / max(speed.matmul))
+
+
+def test_memory_of_the_first_step_and_how_it_may_fail():
+    """In a process each: one's peak is not another's, and one that is killed for its memory ends nothing."""
+    makes = {"big": partial(Toy, 400), "small": partial(Toy, 100), "killed": partial(Toy, 0, killed)}
+    speeds = compare([Candidate(*item) for item in makes.items()], Case(shape=SHAPE), repeats=1)
+    assert [speed.failure for speed in speeds] == [None, None, OOM]
+    for speed, megabytes in zip(speeds[:2], (400, 100), strict=True):
+        assert megabytes < speed.peak_bytes / 1e6 < megabytes + 50
+
+
+def test_out_of_time_before_the_first_step_is_done():
+    start = time.monotonic()
+    (speed,) = compare([Candidate("slow", partial(Toy, 0, partial(time.sleep, 600)))], Case(shape=SHAPE), seconds=0.5)
+    assert speed.failure == OUT_OF_TIME
+    assert time.monotonic() - start < 300
+
+
+def test_failures_are_cells_and_end_nothing(quick, monkeypatch):
+    makes = {"fine": Toy, "large": partial(Toy, 0, not_enough), "wrong": partial(Toy, 0, wrong)}
+    speeds = compare([Candidate(*item) for item in makes.items()], Case(shape=SHAPE), repeats=2)
+    assert [speed.failure for speed in speeds] == [None, OOM, "ValueError: this is wrong"]
+    lines = table(speeds).splitlines()
+    assert lines[0] == "step forward, dtype float32, batch 2, clip 1x2x4x4"
+    assert [line.split("|")[2].strip() for line in lines[5:7]] == [OOM, "failed (1)"]
+    assert lines[-1] == "(1) wrong: ValueError: this is wrong"
+    assert len({len(line) for line in lines[2:7]}) == 1
+
+
+def test_rounds_end_with_the_time(quick):
+    (speed,) = compare([Candidate("one", Toy)], Case(shape=SHAPE), repeats=10**9, seconds=0.5)
+    assert len(speed.seconds) >= 1
+    (none,) = compare([Candidate("one", Toy)], Case(shape=SHAPE), seconds=-1.0)
+    assert none.failure == OUT_OF_TIME
+    assert math.isnan(none.best)
+
+
+def test_a_head_at_zero_gets_gradients_through(monkeypatch):
+    step_of = Toy()
+    bench_module._step(Candidate("toy", lambda: step_of), Case(shape=SHAPE))()
+    assert step_of.head.weight.abs().min() > 0
+    assert not step_of.training
+
+
+def test_wrong_cases_are_refused(capsys):
+    with pytest.raises(ValueError, match="dtype 'int8' is unknown; choose from float32, tf32, bfloat16, float16"):
+        Case(shape=SHAPE, dtype="int8")
+    with pytest.raises(ValueError, match="on cpu use float32"):
+        Case(shape=SHAPE, dtype="tf32")
+    with pytest.raises(ValueError, match="share a name: a, a"):
+        compare([Candidate("a", Toy), Candidate("a", Toy)], Case(shape=SHAPE))
+    with pytest.raises(ValueError, match="repeats 0 is not positive"):
+        compare([Candidate("a", Toy)], Case(shape=SHAPE), repeats=0)
+    assert main(["bench", "--checkpointing"]) == 2
+    assert "add --train" in capsys.readouterr().err
+
+
+def test_a_campaign_writes_what_it_found(quick, tmp_path):
+    plan = [
+        (Case(shape=(b, 1, 2, 4, 4), train=train), [Candidate("toy", Toy)]) for b in (1, 2) for train in (False, True)
+    ]
+    text = campaign(plan, tmp_path, repeats=2)
+    written = json.loads((tmp_path / "speeds.json").read_text())
+    assert {"command", "date", "machine", "versions", "speeds"} == written.keys()
+    assert [speed["case"]["shape"][0] for speed in written["speeds"]] == [1, 1, 2, 2]
+    assert written["speeds"][0]["clips_per_second"] == 1 / min(written["speeds"][0]["seconds"])
+    assert (tmp_path / "table.md").read_text() == text + "\n"
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["forward-float32-batch.png", "train-float32-batch.png"]
+
+
+def speed_of(shape, seconds=(0.1,), **values):
+    return Speed(candidate="one", compile=False, case=Case(shape=shape), seconds=seconds, **values)
+
+
+def test_pictures_of_what_was_varied(tmp_path):
+    shapes = [(1, 3, 8, 32, 32), (1, 3, 16, 32, 32), (1, 3, 8, 64, 64), (4, 3, 8, 128, 128)]
+    names = [path.name for path in draw([speed_of(shape) for shape in shapes], tmp_path)]
+    assert names == ["forward-float32-frames.png", "forward-float32-side.png"]
+    bars = draw([speed_of(shapes[0]), speed_of(shapes[0], (), failure=OOM)], tmp_path)
+    assert [path.name for path in bars] == ["forward-float32.png"]
+
+
+def test_command_compares_with_others(quick, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(SIZES, "Ti", {"dim": 24, "depth": 1, "num_heads": 3})
+    sizes = ["--frames", "4", "--image-size", "32", "--repeats", "1", "--out", str(tmp_path), "--device", "cpu"]
+    assert (
+        main(
+            [
+                "bench",
+                "Ti/16x2",
+                "--peers",
+                "--train",
+                "--checkpointing",
+                *sizes,
+                "--variants",
+                *VARIANTS[::3],
+                VARIANTS[1],
+            ]
+        )
+        == 0
+    )
+    out = capsys.readouterr().out
+    rows = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")][2:]
+    assert rows == [
+        *("joint", "joint, checkpointing"),
+        *("transformers eager", "transformers eager, checkpointing"),
+        *("transformers sdpa", "transformers sdpa, checkpointing"),
+        *("factorised_dot_product", "factorised_dot_product, checkpointing"),
+        *("factorised_encoder", "factorised_encoder, checkpointing", "vit-pytorch factorised encoder"),
+    ]
+    # Three heads cannot be halved; nothing else fails.
+    assert out.count("failed (") == 2
+    assert "num_heads 3 is odd" in out
+
+
+def test_peers_have_the_geometry_of_ours():
+    """The same tokens through layers of the same sizes: as many parameters, but for what they do otherwise."""
+    for variant in ("joint", "factorised_encoder", "factorised_self_attention"):
+        config = tiny_config(variant=variant, image_size=12)
+        ours, *others = candidates([config], peers=True)
+        assert len(others) == (2 if variant == "joint" else 1)
+        video = torch.randn(2, *config.input_shape)
+        blocks = sum(p.numel() for name, p in ours.make().named_parameters() if "blocks" in name and p.ndim > 1)
+        for other in others:
+            peer = other.make()
+            assert peer(video).shape == (2, config.num_classes)
+            layers = [(n, p) for n, p in peer.named_parameters() if "layers." in n and p.ndim > 1]
+            assert sum(p.numel() for _, p in layers) == blocks
+
+
+def test_peers_refuse_what_they_cannot_do():
+    config = tiny_config(image_size=(8, 12))
+    with pytest.raises(ValueError, match="takes square frames, not 8x12"):
+        candidates([config], peers=True)[1].make()
+    config = tiny_config(variant="factorised_encoder", tubelet_size=(2, 4, 2))
+    with pytest.raises(ValueError, match="square patches, not 4x2"):
+        candidates([config], peers=True)[1].make()
+
+
+def test_missing_peers_are_told(monkeypatch, capsys):
+    monkeypatch.setattr("vivit_zoo.peers.find_spec", lambda name: None)
+    assert main(["bench", "--peers", "--device", "cpu"]) == 2
+    assert "pip install 'vivit-zoo[bench]'" in capsys.readouterr().err

@@ -1,0 +1,315 @@
+"""How fast modules are and how much memory they take: candidates side by side, taking turns in one process.
+
+Each round times every candidate once, and beside them a large matrix product, so that whatever else the machine does
+meets all alike, and what a candidate computes can be told as a share of what the machine can. Any module that maps one
+batch to a tensor, or to a dictionary of tensors, is a candidate.
+"""
+
+import dataclasses
+import gc
+import math
+import multiprocessing
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vivit_zoo.flops import count_macs
+from vivit_zoo.machine import PeakMemory, describe_machine
+from vivit_zoo.speed import DTYPES, OOM, OUT_OF_TIME, Case, Speed, draw, table, write
+
+__all__ = ["Candidate", "Case", "Speed", "bench", "campaign", "compare"]
+
+_MEASURED_SECONDS = 0.1  # at least, of one measurement: fast steps are repeated until they fill it
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """Something to measure.
+
+    Args:
+        name: to tell it by.
+        make: builds the module, such as `partial(create_model, "B/16x2")`; of importable parts, so that another process
+            can call it too.
+        compile: whether to run it through `torch.compile`.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    compile: bool = False
+
+
+def bench(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: str = "float32", device: str = "cpu", **options: Any
+) -> Speed:
+    """The speed of one module; see `Candidate`, `Case` and `compare` for the arguments and the options."""
+    names = {field.name for field in dataclasses.fields(Case)}
+    case = Case(shape=shape, dtype=dtype, device=device, **{k: v for k, v in options.items() if k in names})
+    candidate = Candidate("module", make, options.get("compile", False))
+    (speed,) = compare([candidate], case, **{k: options[k] for k in ("repeats", "seconds") if k in options})
+    return speed
+
+
+def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seconds: float = math.inf) -> list[Speed]:
+    """Measure candidates on the same case; one that fails is told in its `Speed` and ends nothing.
+
+    Args:
+        candidates: with names of their own.
+        case: what they are to do.
+        repeats: rounds at most.
+        seconds: after which no further step is begun. Off CUDA a candidate's first step, in a process of its own, is
+            even stopped then; elsewhere a step or a compilation that has begun is waited for.
+
+    Raises:
+        ValueError: if `repeats` is not positive or two candidates share a name.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats {repeats} is not positive")
+    names = [candidate.name for candidate in candidates]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two candidates share a name: {', '.join(names)}")
+    end = time.monotonic() + seconds
+    speeds = {c.name: Speed(candidate=c.name, compile=c.compile, case=case) for c in candidates}
+
+    def note(name: str, **values: Any) -> None:
+        speeds[name] = dataclasses.replace(speeds[name], **values)
+
+    # Before anything is built here: the system, short of memory, would end the process that has the most.
+    if torch.device(case.device).type != "cuda":
+        for candidate in candidates:
+            if not candidate.compile:
+                note(candidate.name, **_first_step_elsewhere(candidate, case, end - time.monotonic()))
+
+    with _float32_products(case.dtype):
+        runs = {}
+        for candidate in candidates:
+            if speeds[candidate.name].failure is None:
+                try:
+                    if time.monotonic() > end:
+                        raise TimeoutError
+                    runs[candidate.name], found = _warm_up(candidate, case)
+                    note(candidate.name, **found)
+                except Exception as error:  # of any kind: it is the candidate's
+                    note(candidate.name, failure=_reason(error))
+                    _forget()
+        taken: dict[str, list[float]] = {name: [] for name in runs}
+        product, rates = _matmul(case), []
+        for _ in range(repeats if runs else 0):
+            rates.append(product())
+            for name, run in list(runs.items()):
+                if time.monotonic() > end and taken[name]:
+                    break
+                try:
+                    taken[name].append(run())
+                except Exception as error:  # memory that another candidate has kept, say
+                    note(name, failure=_reason(error))
+                    del runs[name], taken[name]
+                    _forget()
+            if time.monotonic() > end:
+                break
+        runs.clear()
+        _forget()
+    for name, times in taken.items():
+        note(name, seconds=tuple(times), matmul=tuple(rates))
+    return list(speeds.values())
+
+
+def campaign(
+    plan: Sequence[tuple[Case, Sequence[Candidate]]], out: Path, repeats: int = 10, seconds: float = math.inf
+) -> str:
+    """Measure case after case; writes speeds.json, table.md and pictures into a folder and returns the table.
+
+    What is measured is written after each case, so that a campaign that is stopped keeps it.
+
+    Args:
+        plan: cases with their candidates, the most wanted first.
+        out: the folder; made if missing.
+        repeats: rounds of each case at most.
+        seconds: for everything; each case has an equal share of what is left, see `compare`.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + seconds
+    speeds: list[Speed] = []
+    for i, (case, candidates) in enumerate(plan):
+        share = max(0.0, end - time.monotonic()) / (len(plan) - i)
+        speeds += compare(candidates, case, repeats, share)
+        about = {
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": describe_machine(torch.device(case.device)),
+            "versions": _versions(),
+        }
+        write(speeds, about, out / "speeds.json")
+        text = f"{table(speeds)}\n\n`{about['command']}`, {about['machine']}"
+        (out / "table.md").write_text(text + "\n")
+    draw(speeds, out)
+    return text
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("vivit-zoo", "torch", "einops", "transformers", "vit-pytorch"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _warm_up(candidate: Candidate, case: Case) -> tuple[Callable[[], float], dict[str, Any]]:
+    """A function that measures the seconds of a step, and what is known before: operations and, on CUDA, memory."""
+    step = _step(candidate, case)
+    device = torch.device(case.device)
+    first = _timed(step, 1, device)
+    if first < 1 or candidate.compile:  # a long step needs no second look
+        first = _timed(step, 1, device)
+    found: dict[str, Any] = {"flops": _flops(candidate, case)}
+    if device.type == "cuda":
+        memory = PeakMemory(device)
+        step()
+        found["peak_bytes"] = memory.peak_bytes()
+    calls = math.ceil(_MEASURED_SECONDS / first)
+    return lambda: _timed(step, calls, device), found
+
+
+def _step(candidate: Candidate, case: Case) -> Callable[[], None]:
+    """Build a candidate; the result is one forward pass or one training step of it."""
+    with torch.device(case.device):
+        module = candidate.make().to(DTYPES[case.dtype])
+    for parameter in module.parameters():
+        # A head that starts at zero sends zeros back, on which a GPU draws less power and runs faster.
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    module.train(case.train)
+    if candidate.compile:
+        module.compile(dynamic=False)
+    video = case.video()
+
+    def forward() -> None:
+        with torch.inference_mode():
+            module(video)
+
+    def forward_and_backward() -> None:
+        out = module(video)
+        heads = out.values() if isinstance(out, Mapping) else [out]
+        torch.stack([head.float().square().mean() for head in heads]).sum().backward()
+        module.zero_grad()
+
+    return forward_and_backward if case.train else forward
+
+
+def _timed(step: Callable[[], Any], calls: int, device: torch.device) -> float:
+    """Seconds of one of several steps in a row."""
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        step()
+    _wait(device)
+    return (time.perf_counter() - start) / calls
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _matmul(case: Case) -> Callable[[], float]:
+    """A function that measures the operations a second of a square matrix product, of a size that takes a while."""
+    device, side, seconds = torch.device(case.device), 128, 0.0
+    while seconds < _MEASURED_SECONDS / 2 and side < 8192:
+        side *= 2
+        a, b = (torch.randn(side, side, device=device).to(DTYPES[case.dtype]) for _ in range(2))
+        multiply = partial(torch.mm, a, b)
+        _timed(multiply, 1, device)
+        seconds = _timed(multiply, 1, device)
+    calls = math.ceil(_MEASURED_SECONDS / seconds)
+    return lambda: 2 * side**3 / _timed(multiply, calls, device)
+
+
+def _flops(candidate: Candidate, case: Case) -> int | None:
+    try:
+        return 2 * count_macs(candidate.make, case.shape) * (3 if case.train else 1)
+    except (NotImplementedError, RuntimeError, TypeError):  # it has operations without shapes, or reads its data
+        return None
+
+
+def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> dict[str, Any]:
+    """`peak_bytes` and `failure` of a candidate's first step in a process of its own, since a peak never falls."""
+    context = _process_context()
+    here, there = context.Pipe(duplex=False)
+    arguments = (candidate, case, torch.get_num_threads(), there)
+    process = context.Process(target=_first_step, args=arguments, daemon=True)
+    process.start()
+    there.close()
+    try:
+        if not here.poll(None if seconds == math.inf else max(0.0, seconds)):
+            return {"failure": OUT_OF_TIME}
+        return here.recv()
+    except EOFError:  # it died without a word
+        process.join()
+        killed = process.exitcode == -signal.SIGKILL  # as the system does when memory is short
+        return {"failure": OOM if killed else f"its process ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _process_context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once, for all processes
+    return context
+
+
+def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connection) -> None:
+    torch.set_num_threads(threads)
+    if sys.platform == "linux":  # the first to be ended when memory is short
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    try:
+        step = _step(candidate, case)
+        memory = PeakMemory(torch.device(case.device))
+        step()
+        answer.send({"peak_bytes": memory.peak_bytes()})
+    except Exception as error:
+        answer.send({"failure": _reason(error)})
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    if isinstance(error, TimeoutError):
+        return OUT_OF_TIME
+    # Off CUDA torch has no error class of its own for this.
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in text:
+        return OOM
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def _forget() -> None:
+    gc.collect()
+    torch.compiler.reset()  # else the next shape would be compiled as one of many
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _float32_products(dtype: str) -> Iterator[None]:
+    """Lets CUDA multiply float32 as tf32 if that is the dtype, and exactly if not."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
