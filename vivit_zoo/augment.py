@@ -134,7 +134,8 @@ def _check(clip: Tensor, size: tuple[int, int]) -> None:
         raise TypeError(f"a clip is uint8 with the axes (t, c, h, w) and 1 or 3 channels; got {clip.dtype} {shape}")
     if shape[2] < size[0] or shape[3] < size[1]:
         raise ValueError(
-            f"frames of {shape[2]}x{shape[3]} are smaller than the crop of {size[0]}x{size[1]}; `preprocess.resize` them first"
+            f"frames of {shape[2]}x{shape[3]} are smaller than the crop of {size[0]}x{size[1]}; "
+            "`preprocess.resize` them first"
         )
 
 
