@@ -56,7 +56,7 @@ MAY_IMPORT_OF_OURS = {
     },
     "classify": {"clips", "evaluate", "model", "preprocess", "video"},
     "cli": {"classify", "clips", "datasets", "encoders", "flops", "model", "paper", "preprocess", "vivit_zoo"},
-    "cells": {"datasets", "evaluate", "flops", "machine", "model", "train"},
+    "cells": {"checkpoint", "datasets", "evaluate", "flops", "machine", "model", "train"},
     "launch": set(),
     "slurm": {"launch"},
     "ablation": {"cells", "checkpoint", "datasets", "launch", "model", "plots", "slurm", "train", "vivit_zoo"},
