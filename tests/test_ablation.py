@@ -35,7 +35,8 @@ VARIANTS_SCRIPT = Path(__file__).parents[1] / "experiments" / "variants.py"
 def fake_cells(tmp_path, accuracies, **result):
     """Cells with results that nothing was trained for."""
     fields = {"shuffled_accuracy": 0.25, "reversed_when_swapped": 0.9, "params": 1234, "macs": 24_200_000}
-    fields |= {"clips_per_second": 100.0, "peak_bytes": 5_000_000, "machine": "a machine"} | result
+    fields |= {"clips_per_second": 100.0, "loader_clips_per_second": 900.0, "model_clips_per_second": 110.0}
+    fields |= {"peak_bytes": 5_000_000, "machine": "a machine"} | result
     cells = []
     for name, values in accuracies.items():
         for seed, accuracy in enumerate(values):
@@ -55,9 +56,28 @@ def test_table(tmp_path):
         [text.strip() for text in line.strip("|").split("|")]
         for line in table(fake_cells(tmp_path, {"model": [0.98, 1.0], "control": [0.5], "broken": [None]})).splitlines()
     ]
-    assert rows[2] == ["model", "99.0 ± 1.4", "25.0 ± 0.0", "90.0 ± 0.0", "", "1,234", "0.0242", "100", "5"]
-    assert rows[3] == ["control", "50.0", "25.0", "90.0", "50.0", "1,234", "0.0242", "100", "5"]
-    assert rows[4] == ["broken", "failed", "", "", "", "", "", "", ""]
+    assert rows[2] == [
+        "model",
+        "99.0 ± 1.4",
+        "25.0 ± 0.0",
+        "90.0 ± 0.0",
+        "",
+        "1,234",
+        "0.0242",
+        "100",
+        "900",
+        "110",
+        "5",
+    ]
+    assert rows[3] == ["control", "50.0", "25.0", "90.0", "50.0", "1,234", "0.0242", "100", "900", "110", "5"]
+    assert rows[4] == ["broken", "failed", "", "", "", "", "", "", "", "", ""]
+
+
+def test_table_leaves_out_columns_that_say_nothing(tmp_path):
+    header = table(fake_cells(tmp_path, {"model": [0.98]}, peak_bytes=None)).splitlines()[0]
+    assert "accuracy" in header
+    assert "peak MB" not in header
+    assert "ceiling" not in header
 
 
 def test_report_writes_table_and_pictures_and_names_failures(tmp_path, capsys):

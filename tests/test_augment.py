@@ -264,7 +264,7 @@ def test_rand_augment_takes_the_place_of_colours(monkeypatch):
         (noise(2, 20, 20, 3), TypeError, r"axes \(t, c, h, w\) and 1 or 3 channels; got torch\.uint8 \(2, 20, 20, 3\)"),
         (noise(3, 20, 20), TypeError, r"got torch\.uint8 \(3, 20, 20\)"),
         (noise(0, 3, 20, 20), TypeError, r"\(0, 3, 20, 20\)"),
-        (noise(2, 3, 15, 20), ValueError, "15x20 are smaller than the crop of 16x16; `resize` them first"),
+        (noise(2, 3, 15, 20), ValueError, "15x20 are smaller than the crop of 16x16; `preprocess.resize` them first"),
     ],
 )
 def test_wrong_clips(clip, error, message):

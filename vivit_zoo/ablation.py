@@ -63,7 +63,11 @@ def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """The study in Markdown, one row a setting; accuracies in percent, as mean ± standard deviation over seeds."""
+    """The study in Markdown, one row a setting; accuracies in percent, as mean ± standard deviation over seeds.
+
+    Clips a second are those of training, then what the loader's workers together and the model could each do if neither
+    waited for the other. Columns that say nothing are left out.
+    """
     header = [
         "variant",
         "accuracy",
@@ -73,6 +77,8 @@ def table(cells: Sequence[Cell]) -> str:
         "params",
         "GMACs",
         "clips/s",
+        "loader alone",
+        "model alone",
         "peak MB",
     ]
     failed = {cell.setting.name for cell in cells if cell.error_file.exists()}
@@ -81,6 +87,8 @@ def table(cells: Sequence[Cell]) -> str:
         for setting, results in _by_setting(cells)
     ]
     rows = [row + [""] * (len(header) - len(row)) for row in rows]
+    said = [i for i, column in enumerate(zip(*rows, strict=True)) if any(column)]
+    header, *rows = [[row[i] for i in said] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     rule = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
     lines = [
@@ -106,6 +114,10 @@ def _row(setting: Setting, results: list[dict[str, Any]]) -> list[str]:
             return ""
         return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
+    def pace(key: str) -> str:
+        values = [result[key] for result in results if key in result]
+        return f"{mean(values):.0f}" if values else ""
+
     peaks = [result["peak_bytes"] for result in results if result["peak_bytes"] is not None]
     return [
         setting.name,
@@ -115,7 +127,9 @@ def _row(setting: Setting, results: list[dict[str, Any]]) -> list[str]:
         "" if setting.ceiling is None else f"{100 * setting.ceiling:.1f}",
         f"{results[0]['params']:,}",
         f"{results[0]['macs'] / 1e9:.3g}",
-        f"{mean(result['clips_per_second'] for result in results):.0f}",
+        pace("clips_per_second"),
+        pace("loader_clips_per_second"),
+        pace("model_clips_per_second"),
         f"{max(peaks) / 1e6:.0f}" if peaks else "",
     ]
 

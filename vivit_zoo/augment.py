@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -29,7 +28,8 @@ class Augment:
 
     Args:
         size: of the crop, (h, w) or one number for a square, in pixels.
-        short_side: of the frames that come, in pixels, to which `resize` brings them; None for 256 per 224 of the crop.
+        short_side: of the frames that come, in pixels, to which `preprocess.resize` brings them; None for 256 per 224
+            of the crop.
         scale_jitter: range of the two factors; (1, 1) for none. A side never becomes shorter than the crop.
         flip: probability of the mirror image.
         mirror: what a mirror image shows, for classes that have a direction: class -> the class to label it with, or
@@ -74,10 +74,6 @@ class Augment:
     def preprocess(self) -> Preprocess:
         """The plain resizing and cropping to the same size, as for testing."""
         return Preprocess(self.size, self.short_side)
-
-    def resize(self, frame: np.ndarray) -> np.ndarray:
-        """A frame to the short side, uint8 (h, w, c) -> (h', w', c): where it is decoded, to keep clips small."""
-        return self.preprocess.resize(frame)
 
     def __call__(self, clip: Tensor, label: Any = None) -> tuple[Tensor, Any]:
         """A clip (t, c, h, w) and its label -> the augmented clip (c, t, h', w') and its label.
@@ -138,7 +134,8 @@ def _check(clip: Tensor, size: tuple[int, int]) -> None:
         raise TypeError(f"a clip is uint8 with the axes (t, c, h, w) and 1 or 3 channels; got {clip.dtype} {shape}")
     if shape[2] < size[0] or shape[3] < size[1]:
         raise ValueError(
-            f"frames of {shape[2]}x{shape[3]} are smaller than the crop of {size[0]}x{size[1]}; `resize` them first"
+            f"frames of {shape[2]}x{shape[3]} are smaller than the crop of {size[0]}x{size[1]}; "
+            "`preprocess.resize` them first"
         )
 
 

@@ -7,12 +7,13 @@ import json
 import re
 from functools import cached_property
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import Any
 
 import torch
 from torch import nn
 
-from vivit_zoo.checkpoint import write_whole
+from vivit_zoo.checkpoint import read_metrics, write_whole
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.evaluate import shuffle_frames, swap_halves
 from vivit_zoo.flops import count_macs, count_params
@@ -125,6 +126,7 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
         "params": count_params(trained.model),
         "macs": count_macs(cell.setting.build, (1, *config.model.input_shape)),
         "clips_per_second": trained.clips_per_second,
+        **_paces(read_metrics(cell.folder / "metrics.jsonl")),
         "peak_bytes": trained.peak_bytes,
         "machine": describe_machine(trained.device),
     }
@@ -132,6 +134,12 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
         reverse = torch.tensor([MovingDigits.reversed_label(label) for label in plain.labels.tolist()])
         result["reversed_when_swapped"] = trained.test(swap_halves).accuracy(reverse)
     write_whole(cell.folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
+
+
+def _paces(metrics: list[dict[str, float]]) -> dict[str, float]:
+    """What loading and the model could each do alone, over a run whose metrics have a line for every so many clips."""
+    names = ("loader_clips_per_second", "model_clips_per_second")
+    return {name: harmonic_mean([line[name] for line in metrics]) for name in names}
 
 
 def check_setting(setting: Setting) -> None:

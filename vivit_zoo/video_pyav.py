@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from vivit_zoo.video_source import VideoError, VideoSource
 
@@ -28,6 +29,7 @@ class PyAVDecoder:
 
     def __init__(self, source: VideoSource, gray: bool, threads: int) -> None:
         self.source, self.gray, self.threads = source, gray, threads
+        self._reformatter = VideoReformatter()  # one for all frames: a frame's own costs more than to decode it
         self._container, self._stream = _open(source, threads)
         try:
             self._read_index()
@@ -67,13 +69,14 @@ class PyAVDecoder:
         # VP8 has packets that show no frame, with timestamps like any other.
         self.by_time = len(set(times)) == len(packets) and packets[0].is_keyframe and not codec.startswith("vp8")
         self._can_seek = self.by_time
-        self._reopen()
         if self.by_time:
+            self._position = inf  # at the end of the file, from where the first frame is sought
             # What is shown before the first keyframe but stored after it refers to frames that are not there.
             self.keys = sorted(packet.pts for packet in packets if packet.pts >= times[0] and not packet.is_cut_off)
             self._keyframes = sorted(packet.pts for packet in packets if packet.is_keyframe)
             seconds = np.array(self.keys) * time_base
         else:
+            self._reopen()
             shown = [frame.pts for _, frame in self._frames]
             self._reopen()
             if not shown:
@@ -149,7 +152,8 @@ class PyAVDecoder:
                 number += 1
 
     def _to_array(self, frame: Any) -> np.ndarray:
-        image = frame.to_ndarray(format="gray" if self.gray else "rgb24")
+        pixels = "gray" if self.gray else "rgb24"
+        image = self._reformatter.reformat(frame, format=pixels, threads=self.threads).to_ndarray()
         image = image[..., None] if self.gray else image
         matrix = frame.side_data.get("DISPLAYMATRIX")
         return image if matrix is None else _upright(image, np.frombuffer(matrix, np.int32))

@@ -32,6 +32,10 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
     32x32 pixels; the test split has its own digits. Every clip follows from (split, seed, index) alone, whatever is
     loaded beside it.
 
+    Attributes:
+        digits: of the split, (n, 1, 8, 8) in [0, 1].
+        numbers: which they are, (n,) from 0 to 9; no class of these clips tells.
+
     Args:
         split: "train" or "test".
         length: number of clips; they are made when they are asked for.
@@ -52,7 +56,7 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
         if split not in get_args(Split):
             raise ValueError(f"split {split!r} is unknown; choose from {', '.join(get_args(Split))}")
         self.split, self.length, self.seed = split, length, seed
-        self.digits = _digits(split)
+        self.digits, self.numbers = _digits(split)
 
     def __len__(self) -> int:
         return self.length
@@ -129,13 +133,13 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
 
 
 @cache
-def _digits(split: Split) -> Tensor:
-    """The split's digits, (n, 1, 8, 8) in [0, 1]: four fifths for training, one fifth for testing."""
+def _digits(split: Split) -> tuple[Tensor, np.ndarray]:
+    """The split's digits, (n, 1, 8, 8) in [0, 1], and which they are, (n,): four fifths to train, one fifth to test."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("MovingDigits draws scikit-learn's digits: pip install 'vivit_zoo[experiments]'") from error
-    images = torch.from_numpy(load_digits().images).float()[:, None] / 16
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(images)))
-    cut = len(images) * 4 // 5
-    return images[order[:cut] if split == "train" else order[cut:]]
+    known = load_digits()
+    order, cut = np.random.default_rng(0).permutation(len(known.target)), len(known.target) * 4 // 5
+    own = order[:cut] if split == "train" else order[cut:]
+    return torch.from_numpy(known.images[own]).float()[:, None] / 16, known.target[own]

@@ -1,0 +1,95 @@
+"""The experiments run from end to end, on sets far too small to learn from."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from vivit_zoo import ViViT
+from vivit_zoo.ablation import run_cell
+from vivit_zoo.cells import Cell
+from vivit_zoo.datasets import MovingDigits
+from vivit_zoo.preprocess import normalise
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@pytest.fixture
+def experiment(monkeypatch, tmp_path):
+    """An experiment's module by name; what it keeps between calls goes to a folder of the test's."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+
+    def load(name):
+        module = importlib.import_module(name)
+        monkeypatch.setattr(module, "CACHE", tmp_path)
+        return module
+
+    return load
+
+
+def shrink(base, **changes):
+    return dataclasses.replace(
+        base.change_model(dim=24, depth=1, temporal_depth=1),
+        **({"steps": 2, "batch_size": 4, "eval_every": 1, "eval_clips": 4, "device": "cpu", "workers": 0} | changes),
+    )
+
+
+def test_the_same_clips_come_from_memory_and_from_each_layout_of_files(experiment, tmp_path, capsys):
+    from_disk = experiment("from_disk")
+    data = dataclasses.replace(from_disk.FROM_DISK.data, train_clips=24, test_clips=12)
+    base = shrink(from_disk.FROM_DISK, data=data)
+    settings = from_disk.settings(base)
+    assert "digits-24-12: 36 clips in" in capsys.readouterr().out
+    assert from_disk.settings(base) == settings
+    assert "clips in" not in capsys.readouterr().out  # rendered once
+
+    memory, *files = [setting.train.data.build(base.model.input_shape) for setting in settings]
+    for split in ("train", "test"):
+        drawn = [(video, memory.classes[label]) for video, label in getattr(memory, split)]
+        for one in files:
+            for video, label in getattr(one, split):
+                differences = [(normalise(video.squeeze()) - other.squeeze()).abs().mean() for other, _ in drawn]
+                assert min(differences) < 0.02
+                assert drawn[torch.stack(differences).argmin()][1] == one.classes[label]
+
+    assert [setting.name for setting in settings] == ["memory", "list file", "folder by class", "WebDataset shards"]
+    for setting in settings:
+        cell = Cell(setting, 0, tmp_path)
+        run_cell(cell, threads=1)
+        assert cell.result["loader_clips_per_second"] > 0
+        assert cell.result["model_clips_per_second"] >= cell.result["clips_per_second"] * 0.99
+
+
+def test_an_image_start_begins_where_the_image_model_ended(experiment, monkeypatch, tmp_path, capsys):
+    image_start = experiment("image_start")
+    monkeypatch.setattr(image_start, "PRETRAINING", image_start.PRETRAINING | {"images": 64, "warmup_steps": 0})
+    settings = image_start.settings(shrink(image_start.IMAGE_START))
+    folder = Path(settings[1].train.start.source)
+    weights = folder / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert image_start.settings(shrink(image_start.IMAGE_START)) == settings
+    assert weights.stat().st_mtime_ns == before  # trained once
+    assert "that knows" in capsys.readouterr().out
+
+    config = settings[1].train.model.replace(num_frames=1, tubelet_size=(1, *settings[1].train.model.tubelet_size[1:]))
+    frame = ViViT(config).eval()
+    settings[1].train.start.init(frame)
+    vit = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    image = torch.stack([image for image, _ in image_start.StillDigits("test", 3)])
+    assert torch.allclose(frame.forward_features(image[:, :, None]), vit(image), atol=1e-5)
+
+
+def test_a_still_digit_is_a_moving_one_that_stands_nearly_upright(experiment):
+    still, moving = experiment("image_start").StillDigits("test", 40), MovingDigits("test", 40)
+    for index in range(40):
+        drawn, like = still._draw(index), moving._draw(index)
+        assert all(np.array_equal(drawn[name], like[name]) for name in ("digit", "size", "place"))
+        assert (abs(drawn["angle"]) < 0.32).all()
+        assert drawn["label"] == moving.numbers[like["digit"]]
+    image, number = still[3]
+    assert image.shape == (1, 32, 32)
+    assert number == still._draw(3)["label"]
