@@ -182,9 +182,9 @@ def test_distances_of_mistakes():
     ],
 )
 def test_other_transformers_are_refused_with_the_reason(options, reason):
-    with pytest.raises(WeightsError, match=f"VisionTransformer is no plain ViT: .*{reason}"):
+    with pytest.raises(WeightsError, match=f"the given image model is no plain ViT: .*{reason}"):
         ViViTConfig.for_image(image_model(**options))
-    with pytest.raises(WeightsError, match="is a ResNet, not timm's VisionTransformer"):
+    with pytest.raises(WeightsError, match="is of the class ResNet: no plain ViT"):
         init_from_image(ViViT(tiny_config()), timm.create_model("resnet18"))
 
 
