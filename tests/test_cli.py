@@ -1,5 +1,6 @@
 import pytest
 
+from vivit_zoo import ViViT
 from vivit_zoo.cli import main
 
 
@@ -38,3 +39,23 @@ def test_no_command_says_how(capsys):
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert "summary" in capsys.readouterr().err
+
+
+def test_convert_passes_every_option_on(monkeypatch, tmp_path, capsys):
+    asked = {}
+
+    class Model:
+        load_report = "the report"
+
+        def save_pretrained(self, folder, format):
+            asked.update(folder=folder, format=format)
+
+    monkeypatch.setattr(ViViT, "from_pretrained", lambda source, **given: asked.update(given, source=source) or Model())
+    options = "--revision v1 --variant factorised_self_attention --frames 6 --image-size 8 12 --order time_space"
+    folder = str(tmp_path)
+    assert main(["convert", "a/b", folder, *options.split(), "--sampled-frames", "3", "--format", "transformers"]) == 0
+    assert asked == {
+        "source": "a/b", "folder": folder, "format": "transformers", "revision": "v1", "order": "time_space",
+        "variant": "factorised_self_attention", "num_frames": 6, "image_size": (8, 12), "sampled_frames": 3,
+    }  # fmt: skip
+    assert "the report" in capsys.readouterr().out

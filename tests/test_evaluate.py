@@ -57,6 +57,16 @@ def test_change_is_applied_before_the_model():
 def test_no_gradients_are_kept():
     weight = torch.ones(2, requires_grad=True)
     assert not evaluate(lambda x: x * weight, [(torch.eye(2), torch.tensor([0, 1]))]).logits.requires_grad
+    assert not average_views(lambda x: x.flatten(1) * weight, torch.ones(1, 2, 1, 1, 1, 2)).requires_grad
+
+
+def test_small_labels_are_scored_as_numbers():
+    scores = evaluate(lambda x: x, [(torch.eye(2), torch.tensor([0, 1], dtype=torch.uint8))])
+    assert scores.labels.dtype == torch.int64
+
+
+def test_another_seed_shuffles_otherwise():
+    assert not torch.equal(shuffle_frames(1)(counted(2, 16)), shuffle_frames(2)(counted(2, 16)))
 
 
 def test_nothing_to_evaluate():

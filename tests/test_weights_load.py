@@ -235,11 +235,15 @@ def test_other_bad_bins(tmp_path):
         ViViT.from_pretrained(tmp_path / "image.npz")
 
 
-@pytest.mark.parametrize("value", [torch.zeros(24, dtype=torch.complex64), torch.zeros(24, device="meta")])
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")  # torch's own
+@pytest.mark.parametrize(
+    "value",
+    [torch.zeros(24, dtype=torch.complex64), torch.zeros(24, device="meta"), torch.zeros(24).to_sparse()],
+)
 def test_tensors_that_are_no_plain_arrays_are_refused(value, saved):
     (saved / "model.safetensors").unlink()
     torch.save({"encoder.norm.bias": value}, saved / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match=r"encoder.norm.bias is no plain array of real numbers but"):
+    with pytest.raises(WeightsError, match=r"encoder.norm.bias is no plain array of real numbers but .*; save it as"):
         ViViT.from_pretrained(saved)
 
 
@@ -383,6 +387,8 @@ def test_push_to_hub_uploads_model_and_card(monkeypatch, tmp_path):
     assert seen["model"].config == model.config
     assert seen["card"].startswith("---\nlibrary_name: vivit_zoo\npipeline_tag: video-classification")
     assert 'ViViT.from_pretrained("some/body")' in seen["card"]
+    model.push_to_hub("some/body", format="transformers")
+    assert seen["card"].startswith("---\nlibrary_name: transformers\n")
     assert "{" not in seen["card"].split("| field")[0].replace("(batch", "")
 
 
@@ -518,3 +524,25 @@ def test_fuzzed_safetensors_give_our_error_only(tmp_path, content, length):
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", length) + content)
     with pytest.raises(WeightsError):
         ViViT.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("read", [ViViT.from_pretrained, lambda source: init_from_image(ViViT(tiny_config()), source)])
+def test_sources_that_are_no_names(read, saved, monkeypatch):
+    monkeypatch.chdir(saved)  # which the empty string must not mean
+    with pytest.raises(WeightsError, match=r"the source is an empty string; give .* \('\.' for this folder\)"):
+        read("")
+    for source in (None, 3, b"model"):
+        with pytest.raises(TypeError, match=f"the source {source!r} is no name; give a hub id, a folder or a file"):
+            read(source)
+    for source in ("a" * 5000, "~nobody_of_this_name/model"):
+        with pytest.raises(WeightsError, match="cannot be looked up"):
+            read(source)
+
+
+def test_positions_over_time_and_on_frames_that_are_not_square(tmp_path):
+    model = randomise(ViViT(tiny_config(variant="factorised_encoder")))
+    model.save_pretrained(tmp_path)
+    larger = ViViT.from_pretrained(tmp_path, num_frames=10, image_size=(16, 12)).encoder
+    torch.testing.assert_close(larger.temporal.pos_embed.table[[0, 2, 4]], model.encoder.temporal.pos_embed.table)
+    before, after = (x.spatial.pos_embed.table.unflatten(0, (-1, 3)) for x in (model.encoder, larger))
+    torch.testing.assert_close(after[[0, -1]], before)

@@ -120,4 +120,11 @@ def test_report_covers_everything(parity, case):
     assert report.used.keys() == config["param_shapes"].keys()
     assert set(report.derived) == {name for name in model.state_dict() if name.endswith("cls_token.token")}
     assert any(re.match("opt", name) for name in report.left)
+    assert not report.notes
     assert "encoder" in str(report)
+
+
+def test_an_order_that_is_not_given_is_noted(parity):
+    file = parity / "forward" / "fsa_space_time" / "checkpoint"
+    report = ViViT.from_pretrained(file, num_frames=6, image_size=16).load_report
+    assert "note: order is taken to be 'space_time', which the file does not say" in str(report)

@@ -183,9 +183,9 @@ def test_distances_of_mistakes():
     ],
 )
 def test_other_transformers_are_refused_with_the_reason(options, reason):
-    with pytest.raises(WeightsError, match=f"VisionTransformer is no plain ViT: .*{reason}"):
+    with pytest.raises(WeightsError, match=f"the given image model is no plain ViT: .*{reason}"):
         ViViTConfig.for_image(image_model(**options))
-    with pytest.raises(WeightsError, match="is a ResNet, not timm's VisionTransformer"):
+    with pytest.raises(WeightsError, match="is of the class ResNet: no plain ViT"):
         init_from_image(ViViT(tiny_config()), timm.create_model("resnet18"))
 
 
@@ -400,3 +400,54 @@ def test_a_model_for_a_source_that_is_none(tmp_path):
     (tmp_path / "checkpoint").write_bytes(b"\x81")
     with pytest.raises(WeightsError, match="does not say what model it is of"):
         config_for_start(tmp_path)
+
+
+def test_what_cannot_be_started_or_read(tmp_path):
+    image = image_model()
+    with pytest.raises(TypeError, match="model is a VisionTransformer, not a ViViT to start"):
+        init_from_image(image, image)
+    image = image_model(class_token=False, global_pool="avg", fc_norm=False)
+    image.global_pool = "token"
+    with pytest.raises(WeightsError, match="pools by a class token that it does not have"):
+        ViViTConfig.for_image(image)
+    np.savez(tmp_path / "nothing.npz")
+    with pytest.raises(WeightsError, match="has no embedding/kernel: no image ViT; it holds nothing"):
+        init_from_image(ViViT(tiny_config()), tmp_path / "nothing.npz")
+    np.savez(tmp_path / "patches.npz", **{"params/embedding/kernel": np.zeros((4, 4, 3, 24), np.float32)})
+    with pytest.raises(WeightsError, match="has no query/kernel below params/Transformer/encoderblock_0"):
+        init_from_image(ViViT(tiny_config()), tmp_path / "patches.npz")
+
+
+def test_npz_of_big_vision_with_positions_outside_the_class_token(tmp_path):
+    """Written here from a timm model in big_vision's names: blocks stacked, no position for the class token."""
+    act = partial(nn.GELU, approximate="tanh")
+    image = image_model(img_size=24, no_embed_class=True, act_layer=act, norm_layer=partial(LayerNorm, eps=1e-6))
+    state = {name: tensor.numpy() for name, tensor in image.state_dict().items()}
+    arrays = {"cls": state["cls_token"], "pos_embedding": state["pos_embed"]}
+    arrays["embedding/kernel"] = state["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
+    arrays["embedding/bias"] = state["patch_embed.proj.bias"]
+    for ours, kind in [("weight", "scale"), ("bias", "bias")]:
+        arrays[f"Transformer/encoder_norm/{kind}"] = state[f"norm.{ours}"]
+    rows = {}
+    for i in range(2):
+        block, blocks = f"blocks.{i}.", rows.setdefault
+        for number in (0, 1):
+            for ours, kind in [("weight", "scale"), ("bias", "bias")]:
+                blocks(f"LayerNorm_{number}/{kind}", []).append(state[f"{block}norm{number + 1}.{ours}"])
+            dense = f"MlpBlock_0/Dense_{number}/"
+            blocks(f"{dense}kernel", []).append(state[f"{block}mlp.fc{number + 1}.weight"].T)
+            blocks(f"{dense}bias", []).append(state[f"{block}mlp.fc{number + 1}.bias"])
+        attention = "MultiHeadDotProductAttention_0/"
+        for part, name in enumerate(("query", "key", "value")):
+            taken = slice(48 * part, 48 * (part + 1))
+            blocks(f"{attention}{name}/kernel", []).append(state[f"{block}attn.qkv.weight"][taken].T.reshape(48, 4, 12))
+            blocks(f"{attention}{name}/bias", []).append(state[f"{block}attn.qkv.bias"][taken].reshape(4, 12))
+        blocks(f"{attention}out/kernel", []).append(state[f"{block}attn.proj.weight"].T.reshape(4, 12, 48))
+        blocks(f"{attention}out/bias", []).append(state[f"{block}attn.proj.bias"])
+    arrays |= {f"Transformer/encoderblock/{name}": np.stack(row) for name, row in rows.items()}
+    np.savez(tmp_path / "image.npz", **{f"params/{name}": array for name, array in arrays.items()})
+    read, given = (ViViT(ViViTConfig.for_image(image, num_frames=2)) for _ in range(2))
+    init_from_image(read, tmp_path / "image.npz")
+    init_from_image(given, image)
+    for name, tensor in given.state_dict().items():
+        torch.testing.assert_close(read.state_dict()[name], tensor, rtol=0, atol=0, msg=name)

@@ -231,6 +231,15 @@ def test_official_checkpoint_gives_the_published_values():
     torch.testing.assert_close(Preprocess(style="transformers")(frames)[None], pixels, rtol=0, atol=0)
 
 
+def test_dropout_travels_both_ways(tmp_path):
+    theirs(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2).save_pretrained(tmp_path / "theirs")
+    ours = ViViT.from_pretrained(tmp_path / "theirs")
+    assert (ours.config.drop, ours.config.attn_drop) == (0.1, 0.2)
+    ours.save_pretrained(tmp_path / "back", format="transformers")
+    back = VivitConfig.from_pretrained(tmp_path / "back")
+    assert (back.hidden_dropout_prob, back.attention_probs_dropout_prob) == (0.1, 0.2)
+
+
 def test_double_round_trip_is_exact(tmp_path):
     model = tiny_model().float()
     model.save_pretrained(tmp_path, format="transformers")

@@ -182,7 +182,7 @@ def _resize_bilinear(frame: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _neighbours(old: int, new: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each of `new` places along a side: the two old places around it, and how far it is from the first."""
-    place = ((torch.arange(new) + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+    place = ((torch.arange(new) + 0.5) * (old / new) - 0.5).clamp(min=0)
     first = place.floor().long()
     return first, (first + 1).clamp(max=old - 1), place - first
 

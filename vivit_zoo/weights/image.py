@@ -5,7 +5,6 @@ class token's position into the token, registers' positions into the registers, 
 """
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import timm
 import torch
 from timm.layers import Mlp, PatchEmbed
-from timm.models.vision_transformer import Attention, Block, LayerScale, VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from vivit_zoo.model import ViViTConfig
@@ -21,14 +20,14 @@ from vivit_zoo.weights.report import Checkpoint, WeightsError
 
 __all__ = ["config_for_image", "image_checkpoint", "read_npz", "timm_model"]
 
-POSITIONS = "Transformer/posembed_input/pos_embedding"
 PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+GIVEN = "the given image model"  # one in memory has no other name
 
 
 def config_for_image(image_model: nn.Module | str, *, num_frames: int = 32, **changes: Any) -> ViViTConfig:
     """See `ViViTConfig.for_image`."""
     model = timm_model(image_model) if isinstance(image_model, str) else image_model
-    facts = image_facts(model, type(model).__name__)
+    facts = image_facts(model, image_model if isinstance(image_model, str) else GIVEN)
     patch = facts["tubelet_size"][1:]
     # With a class token each variant takes its own default, which is that token wherever there is one.
     pool = None if facts.pop("global_pool") == "token" else "avg"
@@ -50,7 +49,7 @@ def timm_model(source: str) -> nn.Module:
         raise WeightsError(f"timm cannot load {source!r}: {type(error).__name__}: {error}") from error
 
 
-def image_checkpoint(model: nn.Module, source: str) -> Checkpoint:
+def image_checkpoint(model: nn.Module, source: str = GIVEN) -> Checkpoint:
     """A timm ViT in our terms: a joint ViViT of one frame, with tubelets of one frame.
 
     Raises:
@@ -59,82 +58,62 @@ def image_checkpoint(model: nn.Module, source: str) -> Checkpoint:
     config = ViViTConfig(variant="joint", num_classes=0, num_frames=1, **image_facts(model, source))
     state = {name: tensor.detach().float() for name, tensor in model.state_dict().items()}
     checkpoint = Checkpoint(source, config, {}, {})
-    tensors, how = checkpoint.tensors, checkpoint.how
-    dim = config.dim
+    tensors, origin, how = checkpoint.tensors, checkpoint.origin, checkpoint.how
 
-    def put(name: str, tensor: Tensor, *theirs: str, computed: str = "") -> None:
-        tensors[name], checkpoint.origin[name] = tensor, theirs
+    def put(ours: str, tensor: Tensor, *theirs: str, computed: str = "") -> None:
+        tensors[ours], origin[ours] = tensor, theirs
         if computed:
-            how[name] = computed
+            how[ours] = computed
 
-    put("tubelet_embed.proj.weight", state["patch_embed.proj.weight"].flatten(1), "patch_embed.proj.weight")
-    _put_bias(put, state, "tubelet_embed.proj.bias", "patch_embed.proj.bias", dim)
+    def put_layer(ours: str, theirs: str) -> None:
+        weight, bias = state[f"{theirs}.weight"], f"{theirs}.bias"
+        put(f"{ours}.weight", weight, f"{theirs}.weight")
+        if bias in state:
+            put(f"{ours}.bias", state[bias], bias)
+        elif not theirs.endswith("attn.qkv"):  # the one layer of ours that can do without
+            put(f"{ours}.bias", torch.zeros(len(weight)), computed="zero: the source has no bias here")
+
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].flatten(1)
+    put_layer("tubelet_embed.proj", "patch_embed.proj")
     positions = state["pos_embed"][0]
-    extra = len(positions) - math.prod(config.grid)
+    extra = len(positions) - math.prod(config.grid)  # of the class token, then the registers; or all have none
+    put("encoder.pos_embed.table", positions[extra:][None], "pos_embed")
     at = 0
     if "cls_token" in state:
-        token = state["cls_token"].reshape(dim)
+        name, token, at = "encoder.cls_token.token", state["cls_token"].flatten(), 1
         if extra:
-            put(
-                "encoder.cls_token.token",
-                token.double() + positions[0],
-                "cls_token",
-                "pos_embed",
-                computed="token + its position",
-            )
             checkpoint.class_position = positions[0]
+            put(name, token.double() + positions[0], "cls_token", "pos_embed", computed="token + its position")
         else:
-            put("encoder.cls_token.token", token, "cls_token")
-        at = 1
+            put(name, token, "cls_token")
     if config.reg_tokens:
-        registers = state["reg_token"][0]
+        name, registers = "encoder.reg_tokens.tokens", state["reg_token"][0]
         if extra:
             registers = registers + positions[at : at + config.reg_tokens]
-            put(
-                "encoder.reg_tokens.tokens", registers, "reg_token", "pos_embed", computed="registers + their positions"
-            )
+            put(name, registers, "reg_token", "pos_embed", computed="registers + their positions")
         else:
-            put("encoder.reg_tokens.tokens", registers, "reg_token")
-    put("encoder.pos_embed.table", positions[extra:][None], "pos_embed")
-    for norm in ("norm_pre", "norm"):
-        for kind in ("weight", "bias"):
-            if f"{norm}.{kind}" in state:
-                put(f"encoder.{norm}.{kind}", state[f"{norm}.{kind}"], f"{norm}.{kind}")
+            put(name, registers, "reg_token")
+    for norm in ("norm_pre", "norm") if config.pre_norm else ("norm",):
+        put_layer(f"encoder.{norm}", norm)
     for i in range(config.depth):
         for part in PARTS:
-            theirs, ours = f"blocks.{i}.{part}", f"encoder.blocks.{i}.{part}"
-            put(f"{ours}.weight", state[f"{theirs}.weight"], f"{theirs}.weight")
-            if part != "attn.qkv" or config.qkv_bias:
-                _put_bias(put, state, f"{ours}.bias", f"{theirs}.bias", len(tensors[f"{ours}.weight"]))
+            put_layer(f"encoder.blocks.{i}.{part}", f"blocks.{i}.{part}")
         for scale, part in [("ls1", "attn.proj"), ("ls2", "mlp.fc2")]:
             gamma = f"blocks.{i}.{scale}.gamma"
             if gamma in state:
-                for kind in ("weight", "bias"):
+                for kind, factor in [("weight", state[gamma].double()[:, None]), ("bias", state[gamma].double())]:
                     ours = f"encoder.blocks.{i}.{part}.{kind}"
-                    factor = state[gamma].double() if kind == "bias" else state[gamma].double()[:, None]
-                    put(
-                        ours,
-                        (tensors[ours] * factor).float(),
-                        *checkpoint.origin[ours],
-                        gamma,
-                        computed="times LayerScale",
-                    )
-    used = {name for names in checkpoint.origin.values() for name in names}
+                    scaled = (tensors[ours] * factor).float()
+                    put(ours, scaled, *origin[ours], gamma, computed="times LayerScale")
+    used = {name for names in origin.values() for name in names}
     for name in state.keys() - used:
         if name.startswith("head"):
             checkpoint.left[name] = "the image model's head"
         elif name.startswith("attn_pool."):
             checkpoint.left[name] = "attention pooling, which ViViT does not have; the tokens before it are the same"
         else:
-            raise WeightsError(f"{source} has {name}, which no ViViT has")
+            raise WeightsError(f"{source} has {name}, which no ViT has")
     return checkpoint
-
-
-def _put_bias(put: Any, state: Mapping[str, Tensor], ours: str, theirs: str, size: int) -> None:
-    if theirs in state:
-        put(ours, state[theirs], theirs)
-    else:
-        put(ours, torch.zeros(size), computed="zero: the source has no bias here")
 
 
 def image_facts(model: nn.Module, source: str) -> dict[str, Any]:
@@ -144,7 +123,7 @@ def image_facts(model: nn.Module, source: str) -> dict[str, Any]:
         WeightsError: with every reason why it is not a plain ViT.
     """
     if type(model) is not VisionTransformer:
-        raise WeightsError(f"{source} is a {type(model).__name__}, not timm's VisionTransformer: no plain ViT")
+        raise WeightsError(f"{source} is of the class {type(model).__name__}: no plain ViT (timm's VisionTransformer)")
     if type(model.patch_embed) is not PatchEmbed or not len(model.blocks):
         made_of = f"{type(model.patch_embed).__name__} and {len(model.blocks)} blocks"
         raise WeightsError(
@@ -161,6 +140,8 @@ def image_facts(model: nn.Module, source: str) -> dict[str, Any]:
         reasons.append(f"its last norm is {type(model.norm).__name__}")
     if model.has_class_token and model.global_pool not in ("token", ""):
         reasons.append(f"it has a class token and pools by {model.global_pool!r}")
+    if not model.has_class_token and model.global_pool == "token":
+        reasons.append("it pools by a class token that it does not have")
     if reasons:
         raise WeightsError(f"{source} is no plain ViT: {'; '.join(dict.fromkeys(reasons))}")
     block: Any = model.blocks[0]
@@ -199,8 +180,6 @@ def _unlike_ours(block: Any) -> list[str]:
         reasons.append("its heads do not add up to its width")
     if not all(isinstance(norm, nn.LayerNorm) for norm in (block.norm1, block.norm2)):
         reasons.append(f"its norms are {type(block.norm1).__name__}")
-    if not all(isinstance(scale, nn.Identity | LayerScale) for scale in (block.ls1, block.ls2)):
-        reasons.append("its branches are scaled in another way than LayerScale")
     if _act_name(mlp.act) is None:
         reasons.append(f"its activation is {type(mlp.act).__name__}")
     return reasons
@@ -220,11 +199,20 @@ def read_npz(file: Path) -> nn.Module:
     Raises:
         WeightsError: if the file is broken or is no plain ViT.
     """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def find(start: str, end: str) -> str:
+        for name in shapes:
+            if name.startswith(start) and name.endswith(end):
+                return name
+        inside = ", ".join(sorted(shapes)[:6]) or "nothing"
+        raise WeightsError(f"{file} has no {end}{f' below {start}' if start else ''}: no image ViT; it holds {inside}")
+
     try:
         with np.load(file) as arrays:
-            shapes = {name: arrays[name].shape for name in arrays.files}
-        found = next(name for name in shapes if name.endswith("embedding/kernel"))
-        prefix = found.removesuffix("embedding/kernel")
+            shapes |= {name: arrays[name].shape for name in arrays.files}
+        kernel = find("", "embedding/kernel")
+        prefix, (ph, pw, chans, dim) = kernel.removesuffix("embedding/kernel"), shapes[kernel]
         block = f"{prefix}Transformer/encoderblock"
         stacked = f"{block}/LayerNorm_0/scale" in shapes
         depth = (
@@ -233,12 +221,10 @@ def read_npz(file: Path) -> nn.Module:
             else len({name[len(block) :].split("/")[0] for name in shapes if name.startswith(block + "_")})
         )
         first = block if stacked else f"{block}_0"
-        query = next(s for n, s in shapes.items() if n.startswith(first) and n.endswith("query/kernel"))
-        dense = next(s for n, s in shapes.items() if n.startswith(first) and n.endswith("Dense_0/kernel"))
-        ph, pw, chans, dim = shapes[found]
-        table = next(s for n, s in shapes.items() if n in (f"{prefix}pos_embedding", f"{prefix}{POSITIONS}"))
+        query, dense = shapes[find(first, "query/kernel")], shapes[find(first, "Dense_0/kernel")]
         has_token, outside = f"{prefix}cls" in shapes, f"{prefix}pos_embedding" in shapes
-        side = math.isqrt(table[1] - (has_token and not outside))
+        places = shapes[find(prefix, "pos_embedding")][1]
+        side = math.isqrt(places - (has_token and not outside))
         model = VisionTransformer(
             img_size=(side * ph, side * pw),
             patch_size=(ph, pw),

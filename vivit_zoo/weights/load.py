@@ -20,7 +20,7 @@ from vivit_zoo.weights.report import Checkpoint, Value, WeightsError, check, fil
 from vivit_zoo.weights.resize import resize_kernel, resize_positions
 from vivit_zoo.weights.transformers import transformers_checkpoint
 
-__all__ = ["MODEL_TYPE", "download", "from_pretrained", "read_checkpoint", "read_json"]
+__all__ = ["MODEL_TYPE", "download", "from_pretrained", "local_path", "read_checkpoint", "read_json"]
 
 MODEL_TYPE = "vivit_zoo"
 # In the order of preference; a .bin only where there is no safetensors.
@@ -156,8 +156,9 @@ def read_checkpoint(
 
     Raises:
         WeightsError: on every source that cannot be used.
+        TypeError: if it is neither a string nor a path.
     """
-    path = Path(source).expanduser()
+    path = local_path(source)
     if not path.exists():
         path = download(str(source), revision, token)
     folder = path if path.is_dir() else path.parent
@@ -193,6 +194,25 @@ def read_checkpoint(
     if model_type == "vivit":
         return transformers_checkpoint(config, tensors, str(folder))
     return _own_checkpoint(config, tensors, str(folder))
+
+
+def local_path(source: str | PathLike[str]) -> Path:
+    """Where a source would be on this machine, whether something is there or not.
+
+    Raises:
+        WeightsError: if it is empty, or no path of this machine.
+        TypeError: if it is neither a string nor a path.
+    """
+    if not isinstance(source, str | PathLike):
+        raise TypeError(f"the source {source!r} is no name; give a hub id, a folder or a file as a string or a path")
+    if source == "":
+        raise WeightsError("the source is an empty string; give a hub id, a folder or a file ('.' for this folder)")
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a folder that is closed, an unknown ~user
+        raise WeightsError(f"{source} cannot be looked up: {error}") from error
+    return path
 
 
 def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> Checkpoint:
@@ -299,7 +319,8 @@ def _read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
     for name, x in loaded.items():
         if x.is_meta or x.is_quantized or x.is_complex() or x.layout != torch.strided:
             raise WeightsError(
-                f"{path}: {name} is no plain array of real numbers but {x.device}, {x.dtype}, {x.layout}"
+                f"{path}: {name} is no plain array of real numbers but {x.device}, {x.dtype}, {x.layout}; save it as "
+                "float32, dense, on the CPU"
             )
     return {str(name): tensor.float() for name, tensor in loaded.items()}
 

@@ -88,7 +88,6 @@ def read_params(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         WeightsError: if the file is broken or has no parameters where the original code puts them.
     """
     tree = read_msgpack(file)
-    left: dict[str, str] = {}
     node: Any = tree
     for path in (["optimizer", "target"], ["params"], []):
         node = tree
@@ -100,14 +99,14 @@ def read_params(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(
             f"{file} has no optimizer/target, no params and no embedding; it has {', '.join(map(str, tree))}"
         )
-    prefix = "/".join(path) + "/" if path else ""
+    left: dict[str, str] = {}
+    if path:
+        top, *below = path
+        left = {str(key): TRAINING_STATE for key in tree if key != top}
+        left |= {f"{top}/{key}": TRAINING_STATE for key in tree[top] if below and key not in below}
+    prefix = "".join(f"{key}/" for key in path)
     while set(node) == {"params"} and isinstance(node["params"], Mapping):
         node, prefix = node["params"], prefix + "params/"
-    for key, value in tree.items():
-        if key == path[0] if path else False:
-            left |= {f"{key}/{other}": TRAINING_STATE for other in value if path[1:] and other != path[1]}
-        elif path:
-            left[str(key)] = TRAINING_STATE
     params: dict[str, Tensor] = {}
     for name, value in flatten_tree(node).items():
         if not isinstance(value, Tensor):
@@ -134,21 +133,17 @@ def read_video(file: Path, **given: Any) -> Checkpoint:
         file: named `checkpoint` in the releases.
         **given: fields of `ViViTConfig`: always `num_frames` and `image_size`; `variant` where two have the same
             tensors (joint and factorised dot-product without class token); `order` of the factorised self-attention;
-            `sampled_frames` under uniform frame sampling; `global_pool="max"`.
+            `sampled_frames` under uniform frame sampling; `global_pool="max"`. An `order` that is not given is taken
+            to be the paper's, and a note in the report says so.
 
     Raises:
         WeightsError: on a broken file, or arguments that are missing or contradict it.
     """
     params, left = read_params(file)
-    kernel = params.get("embedding/kernel")
-    if kernel is None or kernel.ndim not in (4, 5):
-        raise WeightsError(f"{file} has no embedding/kernel with 4 or 5 axes: no ViT of the original code")
+    facts = read_facts(params, str(file))
     for name in ("num_frames", "image_size"):
         if name not in given:
             raise WeightsError(f"{file} does not say its {name}; pass {name}=... as it was trained")
-    if kernel.ndim == 4:
-        params["embedding/kernel"] = kernel = kernel[None]
-    facts = read_facts(params, str(file))
     fitting = facts.pop("variant")
     variant = given.get("variant", fitting[0] if len(fitting) == 1 else None)
     if variant not in fitting:
@@ -157,11 +152,12 @@ def read_video(file: Path, **given: Any) -> Checkpoint:
     for name in facts.keys() & given.keys():
         if (name != "global_pool" or given[name] == "token") and given[name] != facts[name]:
             raise WeightsError(f"{file} has {name} {facts[name]}, not {given[name]}")
-    try:
-        config = ViViTConfig(**(facts | given | {"variant": variant}))
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"{file}: {error}") from error
-    return to_checkpoint(params, left, config, str(file))
+    checkpoint = to_checkpoint(params, left, _config(file, facts | given | {"variant": variant}), str(file))
+    if any("_time/" in name for name in params) and "order" not in given:
+        checkpoint.notes.append(
+            f"order is taken to be {checkpoint.config.order!r}, which the file does not say; pass order=... as trained"
+        )
+    return checkpoint
 
 
 def read_image(file: Path, grid: tuple[int, int, int]) -> Checkpoint:
@@ -176,11 +172,6 @@ def read_image(file: Path, grid: tuple[int, int, int]) -> Checkpoint:
         WeightsError: on a broken file, or where the file does not tell how its places lie.
     """
     params, left = read_params(file)
-    kernel = params.get("embedding/kernel")
-    if kernel is None or kernel.ndim not in (4, 5):
-        raise WeightsError(f"{file} has no embedding/kernel with 4 or 5 axes: no ViT of the original code")
-    if kernel.ndim == 4:
-        params["embedding/kernel"] = kernel[None]
     facts = read_facts(params, str(file))
     variants = facts.pop("variant")
     prefix = _stack_name(params)
@@ -188,7 +179,7 @@ def read_image(file: Path, grid: tuple[int, int, int]) -> Checkpoint:
     t, h, w = grid
     if places == t * h * w:
         frames = t
-    elif kernel.ndim == 5 and prefix == "Transformer":
+    elif params["embedding/kernel"].ndim == 5 and prefix == "Transformer":
         frames, rest = divmod(places, h * w)
         if rest or not frames:
             raise WeightsError(
@@ -206,11 +197,15 @@ def read_image(file: Path, grid: tuple[int, int, int]) -> Checkpoint:
     if temporal is not None and temporal.ndim == 3:
         frames = temporal.shape[1] - ("cls_TemporalTransformer" in params)
     t, ph, pw = facts["tubelet_size"]
+    facts |= {"variant": variants[0], "num_frames": frames * t, "image_size": (h * ph, w * pw)}
+    return to_checkpoint(params, left, _config(file, facts), str(file))
+
+
+def _config(file: Path, fields: Mapping[str, Any]) -> ViViTConfig:
     try:
-        config = ViViTConfig(**facts, variant=variants[0], num_frames=frames * t, image_size=(h * ph, w * pw))
+        return ViViTConfig(**fields)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{file}: {error}") from error
-    return to_checkpoint(params, left, config, str(file))
 
 
 def _table(params: Mapping[str, Tensor], stack: str, source: str) -> Tensor:
@@ -227,7 +222,14 @@ def _stack_name(params: Mapping[str, Tensor]) -> str:
 
 
 def read_facts(params: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """The fields of `ViViTConfig` that the tensors tell; `variant` as a list of those that fit."""
+    """The fields of `ViViTConfig` that the tensors tell; `variant` as a list of those that fit.
+
+    Raises:
+        WeightsError: if they are no ViT's.
+    """
+    kernel = params.get("embedding/kernel")
+    if kernel is None or kernel.ndim not in (4, 5):
+        raise WeightsError(f"{source} has no embedding/kernel with 4 or 5 axes: no ViT of the original code")
     stack = _stack_name(params)
     factorised = stack == "SpatialTransformer"
     block = f"{stack}/encoderblock_0"
@@ -237,7 +239,7 @@ def read_facts(params: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     absent = [name for name in (query, mlp) if name not in params]
     if absent:
         raise WeightsError(f"{source} lacks {', '.join(absent)}: no ViT of the original code")
-    t, h, w, c, dim = params["embedding/kernel"].shape
+    t, h, w, c, dim = kernel.shape if kernel.ndim == 5 else (1, *kernel.shape)  # 4 axes: of an image model
     head, hidden = params.get("output_projection/kernel"), params.get("pre_logits/kernel")
     token = ("cls_SpatialTransformer" if factorised else "cls") in params
     if params[query].ndim != 3 or params[mlp].ndim != 2 or not dim:
@@ -279,7 +281,9 @@ def to_checkpoint(params: Mapping[str, Tensor], left: dict[str, str], config: Vi
     factorised = any("_space/" in name for name in params)
     table = ORIGINAL_FACTORISED if factorised else ORIGINAL
     names = _names_of(params, table)
-    tensors, origin = import_tensors(table, names, params, source)
+    kernel = params["embedding/kernel"]
+    five_axes = {"embedding/kernel": kernel if kernel.ndim == 5 else kernel[None]}
+    tensors, origin = import_tensors(table, names, {**params, **five_axes}, source)
     used = {theirs for others in origin.values() for theirs in others}
     unknown = [name for name in params if name not in used]
     if unknown:

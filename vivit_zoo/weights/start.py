@@ -1,6 +1,7 @@
 """`init_from_image`: start a video model from an image model (paper, section 3.4), or from another ViViT."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vivit_zoo.model import ViViT, ViViTConfig
-from vivit_zoo.weights.image import config_for_image, image_checkpoint, read_npz, timm_model
-from vivit_zoo.weights.load import download, read_checkpoint, read_json
+from vivit_zoo.weights.image import GIVEN, config_for_image, image_checkpoint, read_npz, timm_model
+from vivit_zoo.weights.load import download, local_path, read_checkpoint, read_json
 from vivit_zoo.weights.original import read_image
 from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, fill
 from vivit_zoo.weights.resize import Tubelet, inflate_kernel, resize_kernel, resize_positions
@@ -62,7 +63,12 @@ def init_from_image(
     Raises:
         WeightsError: if the source cannot be read, is no plain ViT, or does not fit; nothing has been changed then.
         ValueError: on an unknown rule.
+        TypeError: if the model is no ViViT, or the source none of these.
     """
+    if not isinstance(model, ViViT):
+        raise TypeError(
+            f"model is a {type(model).__name__}, not a ViViT to start; ViViT(ViViTConfig.for_image(...)) makes one"
+        )
     rules = (("tubelet", tubelet, Tubelet), ("positions", positions, Positions), ("temporal", temporal, Temporal))
     for name, given, known in rules:
         if given not in get_args(known):
@@ -77,7 +83,7 @@ def init_from_image(
         class_token = "keep" if original and image and f"{SPATIAL}norm.weight" in state else "copy"
     values: dict[str, Value] = {}
     new: dict[str, str] = {}
-    rule = _Rules(model, checkpoint, state, tubelet, positions, temporal, class_token)
+    rule = _Rules(model.config, state, checkpoint, tubelet, positions, temporal, class_token)
     for name in state:
         value = rule.value(name)
         if isinstance(value, str):
@@ -87,27 +93,26 @@ def init_from_image(
     return fill(model, checkpoint, values, new, rule.left())
 
 
+@dataclass
 class _Rules:
     """What each tensor of the model becomes."""
 
-    def __init__(
-        self,
-        model: ViViT,
-        checkpoint: Checkpoint,
-        state: dict[str, Tensor],
-        tubelet: Tubelet,
-        positions: Positions,
-        temporal: Temporal,
-        class_token: ClassTokenRule,
-    ) -> None:
-        self.config, self.checkpoint, self.state = model.config, checkpoint, state
-        self.tubelet, self.positions, self.temporal, self.class_token = tubelet, positions, temporal, class_token
-        self.tensors = checkpoint.tensors
-        self.main = SPATIAL if f"{SPATIAL}norm.weight" in state else "encoder."
-        self.source_main = SPATIAL if f"{SPATIAL}norm.weight" in self.tensors else "encoder."
-        mine, theirs = ({n for n in x if n.startswith(TEMPORAL)} for x in (state, self.tensors))
+    config: ViViTConfig
+    state: dict[str, Tensor]
+    checkpoint: Checkpoint
+    tubelet: Tubelet
+    positions: Positions
+    temporal: Temporal
+    class_token: ClassTokenRule
+
+    def __post_init__(self) -> None:
+        self.tensors = self.checkpoint.tensors
+        self.main, self.source_main = (
+            SPATIAL if f"{SPATIAL}norm.weight" in names else "encoder." for names in (self.state, self.tensors)
+        )
+        mine, theirs = ({n for n in x if n.startswith(TEMPORAL)} for x in (self.state, self.tensors))
         self.same_temporal = mine == theirs and all(
-            state[name].shape == self.tensors[name].shape for name in mine if not name.endswith("pos_embed.table")
+            self.state[name].shape == self.tensors[name].shape for name in mine if not name.endswith("pos_embed.table")
         )
 
     def value(self, name: str) -> Value | str | None:
@@ -268,8 +273,8 @@ def _open(source: ViViT | nn.Module | str | PathLike[str]) -> tuple[nn.Module | 
     if isinstance(source, ViViT):
         return Checkpoint.of_model(source, source.config, "the given ViViT"), "the given ViViT"
     if isinstance(source, nn.Module):
-        return source, type(source).__name__
-    path, name = Path(source).expanduser(), str(source)
+        return source, GIVEN
+    path, name = local_path(source), str(source)
     if not path.exists():
         if "/" not in name or ":" in name:
             return timm_model(name), name
