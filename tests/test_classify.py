@@ -183,6 +183,13 @@ def test_options_reach_their_places(videos, from_pretrained, model, capsys):
     assert main(["classify", videos[0], "--checkpoint", "m", "--stride", "30", "--policy", "error"]) == 1
 
 
+def test_a_model_in_training_mode_is_taken_out_of_it(videos, monkeypatch):
+    model = ViViT(tiny_config(drop=0.5)).train()
+    monkeypatch.setattr(ViViT, "from_pretrained", lambda source: model, raising=False)
+    assert main(["classify", videos[0], "--checkpoint", "m", "--views", "1x1"]) == 0
+    assert not model.training
+
+
 def test_several_heads(videos, monkeypatch, capsys):
     model = randomise(ViViT(tiny_config(num_classes={"noun": 4, "verb": 3}))).eval()
     monkeypatch.setattr(ViViT, "from_pretrained", lambda source: model, raising=False)

@@ -374,10 +374,12 @@ def test_push_to_hub_uploads_model_and_card(monkeypatch, tmp_path):
             seen["token"] = token
 
         def create_repo(self, repo_id, private, exist_ok):
+            seen["private"] = private
             return type("Url", (), {"repo_id": repo_id})
 
         def upload_folder(self, repo_id, folder_path, revision, commit_message):
             model = ViViT.from_pretrained(folder_path)
+            seen.update(revision=revision, files=sorted(file.name for file in Path(folder_path).iterdir()))
             seen.update(repo_id=repo_id, model=model, card=(Path(folder_path) / "README.md").read_text())
             return type("Commit", (), {"commit_url": "https://somewhere"})
 
@@ -387,7 +389,9 @@ def test_push_to_hub_uploads_model_and_card(monkeypatch, tmp_path):
     assert seen["model"].config == model.config
     assert seen["card"].startswith("---\nlibrary_name: vivit_zoo\npipeline_tag: video-classification")
     assert 'ViViT.from_pretrained("some/body")' in seen["card"]
-    model.push_to_hub("some/body", format="transformers")
+    model.push_to_hub("some/body", format="transformers", private=True, revision="v1")
+    assert (seen["private"], seen["revision"]) == (True, "v1")
+    assert seen["files"] == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
     assert seen["card"].startswith("---\nlibrary_name: transformers\n")
     assert "{" not in seen["card"].split("| field")[0].replace("(batch", "")
 
