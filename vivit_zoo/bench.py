@@ -104,8 +104,11 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
                     note(candidate.name, failure=_reason(error))
                     _forget()
         taken: dict[str, list[float]] = {name: [] for name in runs}
-        product, rates = _matmul(case), []
-        for _ in range(repeats if runs else 0):
+        rates: list[float] = []
+        product = _matmul(case) if runs else None
+        for _ in range(repeats):
+            if product is None or (rates and time.monotonic() > end):
+                break
             rates.append(product())
             for name, run in list(runs.items()):
                 if time.monotonic() > end and taken[name]:
@@ -116,8 +119,6 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
                     note(name, failure=_reason(error))
                     del runs[name], taken[name]
                     _forget()
-            if time.monotonic() > end:
-                break
         runs.clear()
         _forget()
     for name, times in taken.items():
@@ -247,6 +248,8 @@ def _flops(candidate: Candidate, case: Case) -> int | None:
 
 def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> dict[str, Any]:
     """`peak_bytes` and `failure` of a candidate's first step in a process of its own, since a peak never falls."""
+    if seconds <= 0:
+        return {"failure": OUT_OF_TIME}
     context = _process_context()
     here, there = context.Pipe(duplex=False)
     arguments = (candidate, case, torch.get_num_threads(), there)
@@ -254,7 +257,7 @@ def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> d
     process.start()
     there.close()
     try:
-        if not here.poll(None if seconds == math.inf else max(0.0, seconds)):
+        if not here.poll(None if seconds == math.inf else seconds):
             return {"failure": OUT_OF_TIME}
         return here.recv()
     except EOFError:  # it died without a word
