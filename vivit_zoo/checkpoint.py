@@ -32,13 +32,17 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
         free: fields that may differ between calls, because they change no result.
 
     Raises:
-        ValueError: if the folder is of a run with another configuration.
+        ValueError: if the folder is of a run with another configuration, or of one that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, text = folder / "config.json", json.dumps(config, indent=2)
     ignored = dict.fromkeys(free)
     if file.exists():
-        theirs, mine = json.loads(file.read_text()) | ignored, json.loads(text) | ignored
+        try:
+            theirs = json.loads(file.read_text()) | ignored
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} cannot be read ({error}); choose another folder, or delete this one") from error
+        mine = json.loads(text) | ignored
         if theirs != mine:
             changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
             raise ValueError(

@@ -17,10 +17,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import torch
 from tqdm import tqdm
+
+from vivit_zoo.workers import process_context
 
 __all__ = ["Busy", "Runnable", "hold", "run_alone", "run_locally", "visible_gpus"]
 
@@ -135,7 +137,8 @@ def run_locally(cells: Sequence[Runnable], jobs: int | None = None, gpus: Sequen
         raise ValueError(f"jobs {jobs} is not positive")
     waiting = [cell for cell in cells if not cell.done]
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = _process_context(cells)
+    # The server imports torch once for all cells, and each cell's memory can be measured on its own.
+    context = process_context(__name__, *sorted({type(cell).__module__ for cell in cells}))
     running: dict[int, tuple[Runnable, BaseProcess]] = {}
     progress = tqdm(total=len(cells), initial=len(cells) - len(waiting), desc="cells", unit="cell", dynamic_ncols=True)
     try:
@@ -195,12 +198,3 @@ def _leave_with_study() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os._exit(143)
-
-
-def _process_context(cells: Sequence[Runnable]) -> Any:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    # The server imports torch once for all cells, and each cell's memory can be measured on its own.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *sorted({type(cell).__module__ for cell in cells})])
-    return context

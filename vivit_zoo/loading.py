@@ -5,7 +5,6 @@ distributed run together: so a run can be stopped and resumed at any step, bit f
 """
 
 import json
-import multiprocessing
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from vivit_zoo.preprocess import normalise
 from vivit_zoo.video import VideoError
+from vivit_zoo.workers import process_context
 
 __all__ = ["Batch", "BrokenFiles", "Draw", "Feed", "TestOrder", "TrainOrder", "loader"]
 
@@ -183,19 +183,10 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
         # Of its own: a loader that starts draws a seed, from the global state by default, and would so change the
         # dropout of a resumed run.
         generator=torch.Generator(),
-        multiprocessing_context=_context() if workers else None,
+        multiprocessing_context=process_context(__name__, "vivit_zoo.datasets") if workers else None,
         worker_init_fn=_ignore_signals,
         persistent_workers=workers > 0,
     )
-
-
-def _context() -> Any:
-    """How to start workers: from a server that has decoded nothing, since forks of one that has may hang in FFmpeg."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "vivit_zoo.datasets"])  # imported once, for all workers
-    return context
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -17,6 +17,7 @@ from vivit_zoo.datasets.catalogue import Catalogue
 from vivit_zoo.datasets.sources import Place
 from vivit_zoo.datasets.videos import ONE_FRAME
 from vivit_zoo.video import VideoError
+from vivit_zoo.workers import process_context
 
 __all__ = ["DataReport", "VideoFacts", "check_videos"]
 
@@ -223,7 +224,7 @@ def _alone(number: int, look: Look, sources: Sequence[Place]) -> VideoFacts:
 
 
 def _pool(workers: int, look: Look, sources: Sequence[Place]) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, initializer=_start_process, initargs=(look, sources))
+    return ProcessPoolExecutor(workers, process_context(__name__), initializer=_start_process, initargs=(look, sources))
 
 
 def _start_process(look: Look, sources: Sequence[Place]) -> None:
