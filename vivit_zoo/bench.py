@@ -8,7 +8,6 @@ batch to a tensor, or to a dictionary of tensors, is a candidate.
 import dataclasses
 import gc
 import math
-import multiprocessing
 import shlex
 import signal
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +28,7 @@ from torch import nn
 from vivit_zoo.flops import count_macs
 from vivit_zoo.machine import PeakMemory, describe_machine
 from vivit_zoo.speed import DTYPES, OOM, OUT_OF_TIME, Case, Speed, draw, table, write
+from vivit_zoo.workers import process_context
 
 __all__ = ["Candidate", "Case", "Speed", "bench", "campaign", "compare"]
 
@@ -250,7 +251,7 @@ def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> d
     """`peak_bytes` and `failure` of a candidate's first step in a process of its own, since a peak never falls."""
     if seconds <= 0:
         return {"failure": OUT_OF_TIME}
-    context = _process_context()
+    context = process_context(__name__)
     here, there = context.Pipe(duplex=False)
     arguments = (candidate, case, torch.get_num_threads(), there)
     process = context.Process(target=_first_step, args=arguments, daemon=True)
@@ -269,22 +270,13 @@ def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> d
         process.join()
 
 
-def _process_context() -> Any:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imported once, for all processes
-    return context
-
-
 def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connection) -> None:
     torch.set_num_threads(threads)
     if sys.platform == "linux":  # the first to be ended when memory is short
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         step = _step(candidate, case)
-        import torch._dynamo  # noqa: F401 - activation checkpointing would, which takes 80 MB that are not the step's
-
+        import_module("torch._dynamo")  # as checkpointing would: 80 MB that are not the step's
         memory = PeakMemory(torch.device(case.device))
         step()
         answer.send({"peak_bytes": memory.peak_bytes()})
