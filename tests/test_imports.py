@@ -26,7 +26,7 @@ MAY_IMPORT_OF_OURS = {
     "paper": set(),
     "plots": set(),
     "speed": {"checkpoint", "vivit_zoo"},  # the second for `plots`, where pictures are drawn
-    "bench": {"flops", "machine", "speed"},
+    "bench": {"flops", "machine", "speed", "workers"},
     "peers": {"bench", "model"},
     "preprocess": set(),
     "augment": {"preprocess"},

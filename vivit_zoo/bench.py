@@ -8,7 +8,6 @@ batch to a tensor, or to a dictionary of tensors, is a candidate.
 import dataclasses
 import gc
 import math
-import multiprocessing
 import shlex
 import signal
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +28,7 @@ from torch import nn
 from vivit_zoo.flops import count_macs
 from vivit_zoo.machine import PeakMemory, describe_machine
 from vivit_zoo.speed import DTYPES, OOM, OUT_OF_TIME, Case, Speed, draw, table, write
+from vivit_zoo.workers import process_context
 
 __all__ = ["Candidate", "Case", "Speed", "bench", "campaign", "compare"]
 
@@ -104,8 +105,11 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
                     note(candidate.name, failure=_reason(error))
                     _forget()
         taken: dict[str, list[float]] = {name: [] for name in runs}
-        product, rates = _matmul(case), []
-        for _ in range(repeats if runs else 0):
+        rates: list[float] = []
+        product = _matmul(case) if runs else None
+        for _ in range(repeats):
+            if product is None or (rates and time.monotonic() > end):
+                break
             rates.append(product())
             for name, run in list(runs.items()):
                 if time.monotonic() > end and taken[name]:
@@ -116,8 +120,6 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
                     note(name, failure=_reason(error))
                     del runs[name], taken[name]
                     _forget()
-            if time.monotonic() > end:
-                break
         runs.clear()
         _forget()
     for name, times in taken.items():
@@ -247,14 +249,16 @@ def _flops(candidate: Candidate, case: Case) -> int | None:
 
 def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> dict[str, Any]:
     """`peak_bytes` and `failure` of a candidate's first step in a process of its own, since a peak never falls."""
-    context = _process_context()
+    if seconds <= 0:
+        return {"failure": OUT_OF_TIME}
+    context = process_context(__name__)
     here, there = context.Pipe(duplex=False)
     arguments = (candidate, case, torch.get_num_threads(), there)
     process = context.Process(target=_first_step, args=arguments, daemon=True)
     process.start()
     there.close()
     try:
-        if not here.poll(None if seconds == math.inf else max(0.0, seconds)):
+        if not here.poll(None if seconds == math.inf else seconds):
             return {"failure": OUT_OF_TIME}
         return here.recv()
     except EOFError:  # it died without a word
@@ -266,20 +270,13 @@ def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> d
         process.join()
 
 
-def _process_context() -> Any:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imported once, for all processes
-    return context
-
-
 def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connection) -> None:
     torch.set_num_threads(threads)
     if sys.platform == "linux":  # the first to be ended when memory is short
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         step = _step(candidate, case)
+        import_module("torch._dynamo")  # as checkpointing would: 80 MB that are not the step's
         memory = PeakMemory(torch.device(case.device))
         step()
         answer.send({"peak_bytes": memory.peak_bytes()})
