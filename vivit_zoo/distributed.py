@@ -50,7 +50,10 @@ def distribute(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Mo
         # the averaged weights have come or gone.
         fully_shard(model, mesh=mesh, reshard_after_forward=True)
         return model
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    # Buffers are constants here, such as sine-cosine positions.
+    return DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+    )
 
 
 def sync_gradients(model: nn.Module, sync: bool) -> None:

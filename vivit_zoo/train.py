@@ -196,9 +196,10 @@ class Trained:
 def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] | None = None, bar: int = 0) -> Trained:
     """Train, or go on where an earlier call with the same arguments was stopped.
 
-    Writes into `run_dir`: config.json, metrics.jsonl (a line each `eval_every` steps), broken.txt (files that could not
-    be read), start.txt (where each tensor came from) and checkpoints/, of which one is written at each evaluation and
-    at Ctrl-C or SIGTERM. Every one is replaced as a whole, so that it can be read at any moment.
+    Writes into `run_dir`: config.json, metrics.jsonl (a line each `eval_every` steps), start.txt (whence each tensor is
+    taken), broken_train.jsonl and broken_test.jsonl (files that could not be read; of further processes with their
+    numbers) and checkpoints/, of which one is written at each evaluation and at Ctrl-C or SIGTERM. Every one is
+    replaced as a whole, so that it can be read at any moment.
 
     Args:
         config: the run.
