@@ -222,7 +222,7 @@ def test_checkpoints_kept_are_the_last_and_the_best(tmp_path):
 
 def test_another_configuration_needs_another_folder(tmp_path):
     train(small(), tmp_path)
-    with pytest.raises(ValueError, match=r"another configuration \(it differs in lr, model.depth\)"):
+    with pytest.raises(ValueError, match=r"another configuration \(it differs in lr, model\.depth, model\.drop\)"):
         train(small(lr=0.5, model=BASE.model.replace(dim=24, depth=2)), tmp_path)
     train(small(keep=3), tmp_path)  # changes no result
 

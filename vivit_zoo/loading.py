@@ -41,7 +41,8 @@ class Batch(NamedTuple):
 
     video: (b, c, t, h, w) or views (b, v, c, t, h, w); uint8 in [0, 255] or floating-point in [-1, 1].
     label: (b,), or a dictionary of such by head.
-    places: (b,) of the clips in their data set; `NOT_COUNTED` for a clip that stands in for one that is not there.
+    places: (b,) of the clips in their data set; `NOT_COUNTED` for a clip that stands in for one that is not there; none
+        if no clip was found that can be read.
     broken: place and message of each file that could not be read.
     seconds: that it took to make the batch, in one process.
     """
@@ -140,7 +141,10 @@ class _Guarded(Dataset[Batch]):
             places = [draw.place for draw in draws]
             items = self.dataset.__getitems__([max(place, 0) for place in places])
         else:
-            found = [self._item(draw, broken) for draw in draws]
+            try:
+                found = [self._item(draw, broken) for draw in draws]
+            except VideoError:  # for `Feed` to raise: out of a worker process it would come with a traceback
+                return Batch(torch.empty(0), None, torch.empty(0), tuple(broken), time.perf_counter() - started)
             items, places = [item for item, _ in found], [place for _, place in found]
         video, label = default_collate(items)
         return Batch(video, label, torch.tensor(places), tuple(broken), time.perf_counter() - started)
@@ -158,7 +162,7 @@ class _Guarded(Dataset[Batch]):
                 except VideoError as error:
                     broken.append((place, str(error)))
                     place, counts = int(torch.randint(len(self.dataset), ())), counts and not self.testing
-        raise VideoError(f"{TRIES} videos in a row cannot be read, the last: {broken[-1][1]}")
+        raise VideoError(broken[-1][1])
 
 
 def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0) -> DataLoader:
@@ -237,6 +241,8 @@ class Feed:
             self.making += batch.seconds
             if self.broken is not None:
                 self.broken.add(batch.broken)
+            if not len(batch.places):
+                raise VideoError(f"{TRIES} videos in a row cannot be read, the last: {batch.broken[-1][1]}")
             yield batch._replace(
                 video=normalise(batch.video.to(self.device, non_blocking=True)),
                 label=_to(batch.label, self.device),
