@@ -10,10 +10,10 @@ from one of one: the central frame, the paper's choice, which begins blind to ev
 which begins with their mean. Positions are learned in all rows, because an image start hands its own over; the rate is
 the same for all.
 
-Expected, from trials with one seed: with filter inflation the factorised encoder is far ahead after 100 steps (51 % to
-35 %), the joint model is not (45 % to 44 %). With the central frame both fall behind (16 % and 38 %): nothing but motion
-tells these classes, and half of the frames are dark. Every model waits at about 1/2, when it knows the two motions and
-not yet their order, which the image model cannot tell either: there the lead is lost.
+Expected: after the fewer steps, filter inflation puts the factorised encoder far ahead of random weights, the joint
+model hardly; the central frame is behind both, for nothing but motion tells these classes, and half of the frames are
+dark. Every model waits at about 1/2, when it knows the two motions and not yet their order, of which an image tells
+nothing: there a lead can be lost.
 """
 
 import dataclasses
