@@ -77,7 +77,7 @@ def test_an_image_start_begins_where_the_image_model_ended(experiment, monkeypat
 
     config = settings[1].train.model.replace(num_frames=1, tubelet_size=(1, *settings[1].train.model.tubelet_size[1:]))
     frame = ViViT(config).eval()
-    settings[1].train.start.init(frame)
+    assert not settings[1].train.start.init(frame).notes  # such as of another activation
     vit = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     image = torch.stack([image for image, _ in image_start.StillDigits("test", 3)])
     assert torch.allclose(frame.forward_features(image[:, :, None]), vit(image), atol=1e-5)
