@@ -139,7 +139,7 @@ def test_broken_files_in_a_test_do_not_count():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_nothing_but_broken_files(workers):
     feed = Feed(loader(Clips(3, broken={0, 1, 2}), TrainOrder(3, 2, seed=0), 0, workers), "cpu")
-    with pytest.raises(VideoError, match="^20 videos in a row cannot be read") as told:
+    with pytest.raises(VideoError, match=r"^20 videos in a row cannot be read") as told:
         next(iter(feed))
     assert "Traceback" not in str(told.value)
 
