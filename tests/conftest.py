@@ -5,15 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 from vivit_zoo import ViViT, ViViTConfig
 
 torch.set_num_threads(2)
-# No deadline: a noisy machine is no failure. Derandomised: a red run can be repeated; set HYPOTHESIS_PROFILE=explore to
+# No deadline, and no complaint of slowness: a noisy machine is no failure. Derandomised: a red run can be repeated; set HYPOTHESIS_PROFILE=explore to
 # look for new examples.
-settings.register_profile("default", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile("explore", deadline=None, max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
