@@ -11,8 +11,8 @@ from torch import nn
 from vivit_zoo import ViViT, ViViTConfig
 
 torch.set_num_threads(2)
-# No deadline, and no complaint of slowness: a noisy machine is no failure. Derandomised: a red run can be repeated; set HYPOTHESIS_PROFILE=explore to
-# look for new examples.
+# No deadline, and no complaint of slowness: a noisy machine is no failure. Derandomised: a red run can be repeated; set
+# HYPOTHESIS_PROFILE=explore to look for new examples.
 settings.register_profile(
     "default",
     deadline=None,
