@@ -1,8 +1,14 @@
 """From data sets to batches: order, chance, broken files, several processes, the pace."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from itertools import islice, pairwise
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -180,3 +186,41 @@ def test_labels_of_several_heads():
     batch = next(iter(Feed(loader(Actions(4), TestOrder(4, 4), 0), "cpu")))
     assert batch.label["noun"].tolist() == [0, 1, 2, 3]
     assert batch.label["verb"].tolist() == [0, 1, 2, 0]
+
+
+WAIT = """
+import signal, time
+from test_loading import Clips, TrainOrder, loader
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    batches = iter(loader(Clips(8), TrainOrder(8, 8, seed=0), seed=0, workers=1))
+    next(batches)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_workers_stay_as_long_as_their_loader(end):
+    """A terminal and SLURM signal all processes: workers and their server go on, and leave with the loader's process."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAIT], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    others = [p for p in psutil.Process(process.pid).children(recursive=True) if "forkserver" in " ".join(p.cmdline())]
+    assert len(others) == 2
+    os.killpg(process.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    assert all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in others)
+    if end == signal.SIGINT:  # as Ctrl-C
+        os.killpg(process.pid, end)
+    else:
+        process.kill()
+    assert process.wait(60) == -end
+    _, alive = psutil.wait_procs(others, timeout=60)
+    assert not alive
+    process.stdout.close()

@@ -4,9 +4,13 @@ What a batch holds follows from (seed, step) alone, whatever the number of worke
 distributed run together: so a run can be stopped and resumed at any step, bit for bit.
 """
 
+import atexit
 import json
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -174,6 +178,9 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
         seed: of what is random in an item, with its epoch and place.
         workers: processes that make batches; 0 makes them where they are asked for.
     """
+    if workers:
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
     return DataLoader(
         _Guarded(dataset, seed, testing=isinstance(order, TestOrder)),
         batch_sampler=order,
@@ -184,7 +191,7 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
         # dropout of a resumed run.
         generator=torch.Generator(),
         multiprocessing_context=process_context(__name__, "vivit_zoo.datasets") if workers else None,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
     )
 
@@ -193,11 +200,27 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _ignore_signals(_: int) -> None:
+def _start_worker(_: int) -> None:
     """A terminal and SLURM signal all processes; the training process decides when the workers go, and they with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in {"SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """Torch's own watch looks at the process that started this one, which is a server that stays."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _end_workers() -> None:
+    """At exit multiprocessing tells its daemons by SIGTERM, which workers ignore, and would wait for them for ever."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 class Feed:
