@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import islice, pairwise
+from pathlib import Path
 
 import psutil
 import pytest
@@ -204,23 +206,30 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_workers_stay_as_long_as_their_loader(end):
-    """A terminal and SLURM signal all processes: workers and their server go on, and leave with the loader's process."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    """A terminal and SLURM signal all processes: workers and their server go on; they leave with the loader."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     process = subprocess.Popen(
         [sys.executable, "-c", WAIT], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    others = [p for p in psutil.Process(process.pid).children(recursive=True) if "forkserver" in " ".join(p.cmdline())]
-    assert len(others) == 2
-    os.killpg(process.pid, signal.SIGTERM)
-    time.sleep(0.2)
-    assert all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in others)
-    if end == signal.SIGINT:  # as Ctrl-C
-        os.killpg(process.pid, end)
-    else:
-        process.kill()
-    assert process.wait(60) == -end
-    _, alive = psutil.wait_procs(others, timeout=60)
-    assert not alive
-    process.stdout.close()
+    with process, process.stdout:
+        assert process.stdout.readline() == "ready\n"
+        family = psutil.Process(process.pid).children(recursive=True)
+        others = [p for p in family if "forkserver" in " ".join(p.cmdline())]
+        try:
+            assert len(others) == 2
+            os.killpg(process.pid, signal.SIGTERM)
+            time.sleep(0.2)
+            assert all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in others)
+            if end == signal.SIGINT:  # as Ctrl-C
+                os.killpg(process.pid, end)
+            else:
+                process.kill()
+            assert process.wait(60) == -end
+            _, alive = psutil.wait_procs(others, timeout=60)
+            assert not alive
+        finally:
+            process.kill()
+            for left in others:
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()

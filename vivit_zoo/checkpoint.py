@@ -24,7 +24,7 @@ def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
 
 
 def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = ()) -> None:
-    """Write a run's configuration to config.json, unless another one stands there.
+    """Write a run's configuration to config.json, unless there are checkpoints of another one.
 
     Args:
         folder: of the run; made if missing.
@@ -37,10 +37,10 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
     folder.mkdir(parents=True, exist_ok=True)
     file, text = folder / "config.json", json.dumps(config, indent=2)
     ignored = dict.fromkeys(free)
-    if file.exists():
+    if file.exists() and any(folder.glob("checkpoints/*.pt")):  # a run that failed before may be mended in its place
         try:
-            theirs = json.loads(file.read_text()) | ignored
-        except json.JSONDecodeError as error:
+            theirs = dict(json.loads(file.read_text())) | ignored
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{file} cannot be read ({error}); choose another folder, or delete this one") from error
         mine = json.loads(text) | ignored
         if theirs != mine:
@@ -99,7 +99,9 @@ class Checkpoints:
         write_whole(file, partial(torch.save, content))
         if best:
             write_whole(self.folder / "best.pt", partial(_link, file))
-        for old in self.files()[: -self.keep]:
+        files = self.files()
+        place = files.index(file)  # behind it are damaged ones, which this run began before
+        for old in files[: max(0, place + 1 - self.keep)] + files[place + 1 :]:
             old.unlink()
 
 

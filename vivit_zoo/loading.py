@@ -278,7 +278,7 @@ class BrokenFiles:
     Args:
         length: of the data set.
         most: share of it in [0, 1] that may be broken.
-        file: to write them to, a line of JSON each; also told on stderr.
+        file: to add them to, a line of JSON each, once for each time that the run is resumed; also told on stderr.
     """
 
     def __init__(self, length: int, most: float, file: Path) -> None:
@@ -295,8 +295,8 @@ class BrokenFiles:
             if place not in self.found:
                 tqdm.write(f"left out: {message}", file=sys.stderr)
                 self.found[place] = message
-                lines = [json.dumps({"place": place, "error": error}) for place, error in self.found.items()]
-                self.file.write_text("\n".join([*lines, ""]))
+                with self.file.open("a") as file:
+                    file.write(json.dumps({"place": place, "error": message}) + "\n")
         if len(self.found) > self.most * self.length:
             listed = "".join(f"\n  {message}" for message in islice(self.found.values(), 5))
             raise VideoError(

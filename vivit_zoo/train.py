@@ -197,8 +197,8 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
 
     Writes into `run_dir`: config.json, metrics.jsonl (a line each `eval_every` steps), start.txt (whence each tensor is
     taken), broken_train.jsonl and broken_test.jsonl (files that could not be read; of further processes with their
-    numbers) and checkpoints/, of which one is written at each evaluation and at Ctrl-C or SIGTERM. Every one is
-    replaced as a whole, so that it can be read at any moment.
+    numbers) and checkpoints/, of which one is written at each evaluation and at Ctrl-C or SIGTERM. Files are replaced
+    as a whole, and .jsonl files grow by whole lines, so that they can be read at any moment.
 
     Args:
         config: the run.
