@@ -53,6 +53,16 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(tmp_path):
         files.newest()
 
 
+def test_a_damaged_checkpoint_does_not_outlive_the_one_written_after_it(tmp_path):
+    """Else it would be the newest still, and with `keep` of 1 the only one."""
+    files = Checkpoints(tmp_path, keep=2)
+    files.write(2, content(2))
+    files.write(4, content(4))
+    files.files()[-1].write_bytes(b"")
+    Checkpoints(tmp_path, keep=1).write(3, content(3))  # resumed from 2 and stopped by a signal
+    assert [file.stem for file in files.files()] == ["00000003"]
+
+
 def test_what_a_killed_run_left_half_written_goes(tmp_path):
     files = Checkpoints(tmp_path)
     (tmp_path / "00000001.pt.part").write_bytes(b"half")
@@ -74,14 +84,23 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     claim_folder(tmp_path / "run", {"lr": 1, "workers": 2}, free=("workers",))
     claim_folder(tmp_path / "run", {"lr": 1, "workers": 4}, free=("workers",))
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"lr": 1, "workers": 4}
+    Checkpoints(tmp_path / "run" / "checkpoints").write(1, content(1))
     with pytest.raises(ValueError, match=r"another configuration \(it differs in lr, seed\)"):
         claim_folder(tmp_path / "run", {"lr": 2, "seed": 0}, free=("workers",))
 
 
-def test_a_folder_whose_configuration_was_cut_short(tmp_path):
-    (tmp_path / "config.json").write_text('{"lr": ')
+@pytest.mark.parametrize("text", ['{"lr": ', "[1]"])
+def test_a_folder_whose_configuration_was_spoilt(tmp_path, text):
+    Checkpoints(tmp_path / "checkpoints").write(1, content(1))
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):
         claim_folder(tmp_path, {"lr": 1})
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_mended(tmp_path):
+    claim_folder(tmp_path, {"opt": "adamwx"})
+    claim_folder(tmp_path, {"opt": "adamw"})
+    assert json.loads((tmp_path / "config.json").read_text()) == {"opt": "adamw"}
 
 
 def test_metrics_go_on_from_a_step(tmp_path):

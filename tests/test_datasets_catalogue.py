@@ -37,6 +37,8 @@ def test_folders_in_another_order_of_classes(tmp_path):
 def test_labels_that_are_no_classes(tmp_path):
     with pytest.raises(ValueError, match=r"the labels -1 are not in 0 to 3"):
         labels_of(tmp_path, "a.mp4 -1\nb.mp4 3\n")
+    with pytest.raises(ValueError, match=r"the label 20261124 is no class number, of which there are at most 1000000"):
+        labels_of(tmp_path, "a.mp4 1\nb.mp4 20261124\n")
     assert labels_of(tmp_path, "a.mp4 3\nb.mp4 three\n") == ([0, 1], ["3", "three"])
     with pytest.raises(ValueError, match="has one label a video, but classes are given by head: verb"):
         labels_of(tmp_path, "a.mp4 0\n", {"verb": ["take"]})

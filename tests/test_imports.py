@@ -38,6 +38,7 @@ MAY_IMPORT_OF_OURS = {
     "video_pyav": {"video_source"},
     "video_torchcodec": {"video_pyav", "video_source"},
     "workers": set(),
+    "server": set(),  # by the server of `workers`, which names it in a list
     "clips": {"preprocess", "video"},
     "datasets.__init__": {f"datasets.{name}" for name in ("catalogue", "check", "config", "digits", "videos")},
     "datasets.digits": set(),

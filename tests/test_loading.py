@@ -1,8 +1,16 @@
 """From data sets to batches: order, chance, broken files, several processes, the pace."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from itertools import islice, pairwise
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -183,3 +191,48 @@ def test_labels_of_several_heads():
     batch = next(iter(Feed(loader(Actions(4), TestOrder(4, 4), 0), "cpu")))
     assert batch.label["noun"].tolist() == [0, 1, 2, 3]
     assert batch.label["verb"].tolist() == [0, 1, 2, 0]
+
+
+WAIT = """
+import signal, time
+from test_loading import Clips, TrainOrder, loader
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    batches = iter(loader(Clips(8), TrainOrder(8, 8, seed=0), seed=0, workers=1))
+    next(batches)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_workers_stay_as_long_as_their_loader(end):
+    """A terminal and SLURM signal all processes: workers and their server go on; they leave with the loader."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAIT], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    with process, process.stdout:
+        assert process.stdout.readline() == "ready\n"
+        family = psutil.Process(process.pid).children(recursive=True)
+        others = [p for p in family if "forkserver" in " ".join(p.cmdline())]
+        try:
+            assert len(others) == 2
+            os.killpg(process.pid, signal.SIGTERM)
+            time.sleep(0.2)
+            assert all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in others)
+            if end == signal.SIGINT:  # as Ctrl-C
+                os.killpg(process.pid, end)
+            else:
+                process.kill()
+            assert process.wait(60) == -end
+            _, alive = psutil.wait_procs(others, timeout=60)
+            assert not alive
+        finally:
+            process.kill()
+            for left in others:
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()

@@ -93,6 +93,17 @@ def test_a_run_that_broke_off_resumes_to_the_same_weights(tmp_path, monkeypatch)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.fixture
+def usual_signals():
+    """As in a terminal: what is started in the background ignores Ctrl-C, and so does a run there."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_saves(tmp_path, monkeypatch, number):
     train(small(ema=0.5), tmp_path / "whole")
@@ -114,6 +125,23 @@ def test_a_signal_ends_the_step_and_saves(tmp_path, monkeypatch, number):
     assert last(tmp_path / "stopped")["step"] == 3  # nothing is lost, although the next evaluation was a step away
     train(small(ema=0.5), tmp_path / "stopped")
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_a_signal_in_the_last_evaluation_is_not_lost(tmp_path, monkeypatch):
+    """The long test would follow, for which a job that was told to end has no time."""
+    evaluate = train_module.evaluate
+
+    def told(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(train_module, "evaluate", told)
+    with pytest.raises(SystemExit, match="143"):
+        train(small(steps=2), tmp_path)
+    assert last(tmp_path)["step"] == 2
+    monkeypatch.setattr(train_module, "evaluate", evaluate)
+    assert len(train(small(steps=2), tmp_path).test()) == 16
 
 
 RUN = """

@@ -24,7 +24,7 @@ def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
 
 
 def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = ()) -> None:
-    """Write a run's configuration to config.json, unless another one stands there.
+    """Write a run's configuration to config.json, unless there are checkpoints of another one.
 
     Args:
         folder: of the run; made if missing.
@@ -36,10 +36,10 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, text = folder / "config.json", json.dumps(config, indent=2)
-    if file.exists():
+    if file.exists() and any(folder.glob("checkpoints/*.pt")):  # a run that failed before may be mended in its place
         try:
-            theirs, mine = (flatten(json.loads(one), free) for one in (file.read_text(), text))
-        except json.JSONDecodeError as error:
+            theirs, mine = (flatten(dict(json.loads(one)), free) for one in (file.read_text(), text))
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{file} cannot be read ({error}); choose another folder, or delete this one") from error
         if theirs != mine:
             changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
@@ -106,7 +106,9 @@ class Checkpoints:
         write_whole(file, partial(torch.save, content))
         if best:
             write_whole(self.folder / "best.pt", partial(_link, file))
-        for old in self.files()[: -self.keep]:
+        files = self.files()
+        place = files.index(file)  # behind it are damaged ones, which this run began before
+        for old in files[: max(0, place + 1 - self.keep)] + files[place + 1 :]:
             old.unlink()
 
 

@@ -4,9 +4,13 @@ What a batch holds follows from (seed, step) alone, whatever the number of worke
 distributed run together: so a run can be stopped and resumed at any step, bit for bit.
 """
 
+import atexit
 import json
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -178,6 +182,9 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
         seed: of what is random in an item, with its epoch and place.
         workers: processes that make batches; 0 makes them where they are asked for.
     """
+    if workers:
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
     return DataLoader(
         _Guarded(dataset, seed, testing=isinstance(order, TestOrder)),
         batch_sampler=order,
@@ -188,7 +195,7 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
         # dropout of a resumed run.
         generator=torch.Generator(),
         multiprocessing_context=process_context(__name__, "vivit_zoo.datasets") if workers else None,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
     )
 
@@ -197,11 +204,27 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _ignore_signals(_: int) -> None:
+def _start_worker(_: int) -> None:
     """A terminal and SLURM signal all processes; the training process decides when the workers go, and they with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in {"SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """Torch's own watch looks at the process that started this one, which is a server that stays."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _end_workers() -> None:
+    """At exit multiprocessing tells its daemons by SIGTERM, which workers ignore, and would wait for them for ever."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 class Feed:
@@ -261,7 +284,7 @@ class BrokenFiles:
     Args:
         length: of the data set.
         most: share of it in [0, 1] that may be broken.
-        file: to write them to, a line of JSON each; also told on stderr.
+        file: to add them to, a line of JSON each, once for each time that the run is resumed; also told on stderr.
     """
 
     def __init__(self, length: int, most: float, file: Path) -> None:
@@ -278,8 +301,8 @@ class BrokenFiles:
             if place not in self.found:
                 tqdm.write(f"left out: {message}", file=sys.stderr)
                 self.found[place] = message
-                lines = [json.dumps({"place": place, "error": error}) for place, error in self.found.items()]
-                self.file.write_text("\n".join([*lines, ""]))
+                with self.file.open("a") as file:
+                    file.write(json.dumps({"place": place, "error": message}) + "\n")
         if len(self.found) > self.most * self.length:
             listed = "".join(f"\n  {message}" for message in islice(self.found.values(), 5))
             raise VideoError(

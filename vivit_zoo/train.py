@@ -198,8 +198,8 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
 
     Writes into `run_dir`: config.json, metrics.jsonl (a line each `eval_every` steps), start.txt (whence each tensor is
     taken), broken_train.jsonl and broken_test.jsonl (files that could not be read; of further processes with their
-    numbers) and checkpoints/, of which one is written at each evaluation and at Ctrl-C or SIGTERM. Every one is
-    replaced as a whole, so that it can be read at any moment.
+    numbers) and checkpoints/, of which one is written at each evaluation and at Ctrl-C or SIGTERM. Files are replaced
+    as a whole, and .jsonl files grow by whole lines, so that they can be read at any moment.
 
     Args:
         config: the run.
@@ -323,7 +323,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
                 average.update(step)
 
             looks = (step + 1) % config.eval_every == 0 or step + 1 == config.steps
-            asks = processes == 1 or step % STOP_EVERY == 0  # to agree costs several processes a moment
+            asks = processes == 1 or looks or step % STOP_EVERY == 0  # to agree costs several processes a moment
             stop = anyone(signals.received or 0, accelerator) if asks else 0
             if not looks and not stop:
                 continue
@@ -363,6 +363,8 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
                     tqdm.write(f"stopped after step {step + 1}; the same call goes on from there", file=sys.stderr)
                 signals.leave(stop)
             started = time.perf_counter()
+        if stop := anyone(signals.received or 0, accelerator):  # since the last step, which is saved
+            signals.leave(stop)
     for tracker in accelerator.trackers:  # not accelerator.end_training(): several processes have yet to test
         tracker.finish()
 

@@ -13,6 +13,8 @@ from vivit_zoo.datasets.sources import Place
 
 __all__ = ["Catalogue", "Entry", "read_catalogue"]
 
+MOST_CLASSES = 1_000_000  # with more, numbers are dates or ids: a model would have a row of its head for each below
+
 
 class Entry(NamedTuple):
     """A video and its class number, or its class number by head."""
@@ -152,6 +154,11 @@ def _number(labels: list[Any], own: Any, given: Sequence[str] | None, name: str)
     Numbers stay as they are, unless the source and the caller both name the classes: then names decide.
     """
     if isinstance(labels[0], int):
+        if own is None and given is None and max(labels) > MOST_CLASSES:
+            raise ValueError(
+                f"{name}: the label {max(labels)} is no class number, of which there are at most "
+                f"{MOST_CLASSES}, counted from 0; number the classes without gaps, or give their names"
+            )
         names = list(own or (given if given is not None else map(str, range(max(labels) + 1))))
         if outside := sorted({label for label in labels if not 0 <= label < len(names)}):
             raise ValueError(f"{name}: the labels {_some(outside)} are not in 0 to {len(names) - 1}")
