@@ -71,6 +71,19 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["00000002.pt"]
 
 
+def test_a_full_disk_is_told_and_leaves_what_is_there(tmp_path, monkeypatch):
+    files = Checkpoints(tmp_path)
+    files.write(1, content(1))
+
+    def fail(*_):
+        raise RuntimeError("unexpected pos 704 vs 598")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match=r"00000002\.pt cannot be written .* is the disk full\?"):
+        files.write(2, content(2))
+    assert files.newest()["step"] == 1
+
+
 def test_a_file_system_without_links(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("no links here")

@@ -91,12 +91,18 @@ class Checkpoints:
             step: of the run.
             content: tensors, numbers, strings, lists and dictionaries of them.
             best: whether it is also the best so far.
+
+        Raises:
+            OSError: if it cannot be written; those before it stay.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob("*.part"):  # of a run killed while it wrote
             left.unlink()
         file = self.folder / f"{step:08d}.pt"
-        write_whole(file, partial(torch.save, content))
+        try:
+            write_whole(file, partial(torch.save, content))
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(f"{file} cannot be written ({error}); is the disk full?") from error
         if best:
             write_whole(self.folder / "best.pt", partial(_link, file))
         files = self.files()
