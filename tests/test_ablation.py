@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -188,7 +189,9 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
 
     def run():
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        # A test run in the background of a shell may ignore SIGINT, and what it starts with it.
+        usual = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=usual)
 
     process = run()
     deadline = time.monotonic() + 300

@@ -71,13 +71,25 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["00000002.pt"]
 
 
-def test_a_file_system_without_links(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError("no links here")
+def test_a_full_disk_is_told_and_leaves_what_is_there(tmp_path, monkeypatch):
+    files = Checkpoints(tmp_path)
+    files.write(1, content(1))
 
-    monkeypatch.setattr("os.link", refuse)
-    Checkpoints(tmp_path).write(1, content(1), best=True)
-    assert torch.load(tmp_path / "best.pt", weights_only=True)["step"] == 1
+    def fail(*_):
+        raise RuntimeError("unexpected pos 704 vs 598")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match=r"00000002\.pt cannot be written .* is the disk full\?"):
+        files.write(2, content(2))
+    assert files.newest()["step"] == 1
+
+
+def test_the_best_is_a_file_of_its_own(tmp_path):
+    files = Checkpoints(tmp_path)
+    files.write(1, content(1), best=True)
+    with (tmp_path / "best.pt").open("r+b") as spoilt:
+        spoilt.write(b"spoilt")
+    assert files.newest()["step"] == 1
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path):

@@ -159,7 +159,8 @@ def test_what_cannot_be_used_is_one_line(run, tmp_path, capsys):
     assert "is neither a file nor a folder here" in told("--start.source", "runs/first/model", like_start=True)
     write_set(tmp_path / "sound", 2)
     assert told("--epochs", "-1") == "recipe.py: epochs -1.0 is not positive"
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "00000001.pt").touch()
     (tmp_path / "run" / "config.json").write_text("{}")
     assert "recipe.py: run is of a run with another configuration (it differs in" in told()
 

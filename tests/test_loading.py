@@ -115,6 +115,11 @@ def test_chance_follows_from_seed_epoch_and_place(workers):
     assert torch.equal(torch.get_rng_state(), before)  # a model's dropout does not depend on what is loaded
 
 
+def test_some_clips_of_a_test_are_spread_over_it():
+    """A data set may be sorted by class."""
+    assert [draw.place for batch in TestOrder(12, 3, clips=4) for draw in batch] == [0, 3, 6, 9]
+
+
 def test_epochs_of_a_clip_differ():
     batches = list(islice(loader(Clips(40), TrainOrder(40, 40, seed=0), seed=0), 2))
     second_frames = [dict(zip(b.places.tolist(), b.video[:, 0, 1, 0, 0].tolist(), strict=True)) for b in batches]

@@ -14,9 +14,10 @@ import torch
 from conftest import tiny_config
 
 import vivit_zoo.train as train_module
+from vivit_zoo import ViViT
 from vivit_zoo.ablation import BASE
 from vivit_zoo.checkpoint import Checkpoints, read_metrics
-from vivit_zoo.datasets import DataConfig
+from vivit_zoo.datasets import DataConfig, MovingDigits
 from vivit_zoo.train import Start, TrainConfig, train
 
 PACE = {"clips_per_second", "loader_clips_per_second", "model_clips_per_second"}
@@ -211,6 +212,39 @@ def test_parts_of_a_step_add_up(tmp_path):
     whole, parts = (train(dataclasses.replace(config, accumulate=n), tmp_path / str(n)).model for n in (1, 4))
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_steps_are_those_of_torch(tmp_path):
+    """Two steps by hand: label smoothing, clipped gradients, momentum, decay of the matrices alone, the rates."""
+    data = DataConfig(train_clips=8, test_clips=4)
+    fields = {"opt": "momentum", "lr": 0.5, "momentum": 0.8, "weight_decay": 0.1, "clip_grad": 0.05}
+    config = small(model=BASE.model.replace(dim=24, depth=1), data=data, steps=2, warmup_steps=0, **fields)
+    config = dataclasses.replace(config, label_smoothing=0.2)
+    torch.manual_seed(config.seed)
+    model = ViViT(config.model)
+    matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("token")]
+    others = [p for p in model.parameters() if all(p is not matrix for matrix in matrices)]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.5, momentum=0.8)
+    clips = [MovingDigits("train", 8)[i] for i in range(8)]
+    video, label = torch.stack([video for video, _ in clips]), torch.tensor([label for _, label in clips])
+    for rate in (0.5, 0.25):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = torch.nn.functional.cross_entropy(model(video), label, label_smoothing=0.2)
+        loss.backward()
+        assert torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05) > 0.05
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = train(config, tmp_path).model
+    for (name, a), b in zip(trained.named_parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_tracker_that_is_not_there(tmp_path):
+    warned = pytest.warns(UserWarning, match="no supported trackers")
+    with warned, pytest.raises(ImportError, match="tracker 'comet_ml' is not installed"):
+        train(small(tracker="comet_ml"), tmp_path)
 
 
 def test_averaged_weights_are_what_is_tested_and_returned(tmp_path):

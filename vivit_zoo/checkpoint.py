@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -98,26 +99,24 @@ class Checkpoints:
             step: of the run.
             content: tensors, numbers, strings, lists and dictionaries of them.
             best: whether it is also the best so far.
+
+        Raises:
+            OSError: if it cannot be written; those before it stay.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob("*.part"):  # of a run killed while it wrote
             left.unlink()
         file = self.folder / f"{step:08d}.pt"
-        write_whole(file, partial(torch.save, content))
+        try:
+            write_whole(file, partial(torch.save, content))
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(f"{file} cannot be written ({error}); is the disk full?") from error
         if best:
-            write_whole(self.folder / "best.pt", partial(_link, file))
+            write_whole(self.folder / "best.pt", partial(shutil.copyfile, file))
         files = self.files()
         place = files.index(file)  # behind it are damaged ones, which this run began before
         for old in files[: max(0, place + 1 - self.keep)] + files[place + 1 :]:
             old.unlink()
-
-
-def _link(file: Path, other: Path) -> None:
-    """Give a file a second name; a copy where the file system has no links."""
-    try:
-        os.link(file, other)
-    except OSError:
-        other.write_bytes(file.read_bytes())
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:

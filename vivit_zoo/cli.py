@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"vivit-zoo: {error}", file=sys.stderr)
         return 2
 
@@ -143,7 +143,7 @@ def _check_data(options: argparse.Namespace) -> int:
 
     from vivit_zoo.datasets import check_videos, read_catalogue
 
-    classes = None if options.classes is None else Path(options.classes).read_text(encoding="utf-8").splitlines()
+    classes = None if options.classes is None else Path(options.classes).read_text(encoding="utf-8-sig").splitlines()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what they say is in the report
         catalogue = read_catalogue(options.source, options.root, classes)

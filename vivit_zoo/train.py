@@ -220,6 +220,8 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         log_with=config.tracker or None,
         project_dir=run_dir,
     )
+    if config.tracker and not accelerator.log_with:  # Accelerate only warns, and goes on without
+        raise ImportError(f"tracker {config.tracker!r} is not installed: pip install {config.tracker}")
     device, main = accelerator.device, accelerator.is_main_process
     process, processes = accelerator.process_index, accelerator.num_processes
     if config.batch_size % (processes * config.accumulate):
