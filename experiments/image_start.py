@@ -11,10 +11,10 @@ which begins with their mean. Positions are learned in all rows, because an imag
 the same for all.
 
 Seen (docs/results/image_start, 3 seeds): no start pays here. After 100 steps filter inflation is ahead of random
-weights in both variants, by 3 to 5 points, which is within the spread of the seeds; the central frame is level or behind.
-After 400 steps the joint model is at 1/2 from any start, when it knows the two motions and not yet their order, and the
-factorised encoder is ahead from random weights. Nothing but motion tells these classes, of which a still image knows
-nothing, and which digit it is, which it knows, tells nothing. The paper's start, on Kinetics, is another matter.
+weights in both variants, by 3 to 5 points, which is within the spread of the seeds; the central frame is level or
+behind. After 400 steps the joint model is at 1/2 from any start, when it knows the two motions and not yet their order,
+and the factorised encoder is ahead from random weights. Nothing but motion tells these classes, of which a still image
+knows nothing, and which digit it is, which it knows, tells nothing. The paper's start, on Kinetics, is another matter.
 """
 
 import dataclasses
