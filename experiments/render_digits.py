@@ -55,14 +55,14 @@ def render(out: Path, split: str, clips: int, scale: int = 2, crf: int = 10, per
     dataset = MovingDigits(split, clips)  # type: ignore[arg-type]
     out.mkdir(parents=True, exist_ok=True)
     (out / split).mkdir()
-    for name in dataset.classes:
+    for name in dataset.orders:
         (out / split / name).mkdir()
     lines = []
     for first in range(0, clips, per_shard):
         with tarfile.open(out / f"{split}-{first // per_shard:03}.tar", "w") as shard:
             for index in tqdm(range(first, min(first + per_shard, clips)), desc=f"{split} from {first}", leave=False):
                 video, label = dataset[index]
-                name = dataset.classes[label]
+                name = dataset.orders[label]
                 data, path = encode(to_frames(video, scale), crf), f"{split}/{name}/{index:06}.mp4"
                 (out / path).write_bytes(data)
                 lines.append(f"{path},{name}\n")

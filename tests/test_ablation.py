@@ -15,11 +15,12 @@ import pytest
 from torch import nn
 
 from vivit_zoo import ViViT
-from vivit_zoo.ablation import BASE, Cell, Setting, report, run_from_command_line, run_study, table
+from vivit_zoo.ablation import BASE, Cell, Setting, report, rows_of, run_from_command_line, run_study
 from vivit_zoo.datasets import DataConfig
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.flops import count_params
 from vivit_zoo.slurm import Slurm
+from vivit_zoo.tables import read_rows
 
 SMALL = dataclasses.replace(
     BASE.change_model(dim=24, depth=1, temporal_depth=1),
@@ -37,11 +38,12 @@ def fake_cells(tmp_path, accuracies, **result):
     """Cells with results that nothing was trained for."""
     fields = {"shuffled_accuracy": 0.25, "reversed_when_swapped": 0.9, "params": 1234, "macs": 24_200_000}
     fields |= {"clips_per_second": 100.0, "loader_clips_per_second": 900.0, "model_clips_per_second": 110.0}
-    fields |= {"peak_bytes": 5_000_000, "machine": "a machine"} | result
+    fields |= {"peak_bytes": 5_000_000, "machine": "a machine", "head_accuracy": {}, "core_seconds": 2.0} | result
     cells = []
-    for name, values in accuracies.items():
+    for i, (name, values) in enumerate(accuracies.items()):
+        train = dataclasses.replace(SMALL, lr=0.1 / (i + 1))
         for seed, accuracy in enumerate(values):
-            cell = Cell(Setting(name, SMALL, ceiling=0.5 if name == "control" else None), seed, tmp_path)
+            cell = Cell(Setting(name, train, ceiling=0.5 if name == "control" else None), seed, tmp_path / "cells")
             cell.folder.mkdir(parents=True)
             (cell.folder / "metrics.jsonl").write_text('{"step": 2, "loss": 1.5, "accuracy": 0.2}\n')
             if accuracy is None:
@@ -52,42 +54,14 @@ def fake_cells(tmp_path, accuracies, **result):
     return cells
 
 
-def test_table(tmp_path):
-    rows = [
-        [text.strip() for text in line.strip("|").split("|")]
-        for line in table(fake_cells(tmp_path, {"model": [0.98, 1.0], "control": [0.5], "broken": [None]})).splitlines()
-    ]
-    assert rows[2] == [
-        "model",
-        "99.0 ± 1.4",
-        "25.0 ± 0.0",
-        "90.0 ± 0.0",
-        "",
-        "1,234",
-        "0.0242",
-        "100",
-        "900",
-        "110",
-        "5",
-    ]
-    assert rows[3] == ["control", "50.0", "25.0", "90.0", "50.0", "1,234", "0.0242", "100", "900", "110", "5"]
-    assert rows[4] == ["broken", "failed", "", "", "", "", "", "", "", "", ""]
-
-
-def test_table_leaves_out_columns_that_say_nothing(tmp_path):
-    header = table(fake_cells(tmp_path, {"model": [0.98]}, peak_bytes=None)).splitlines()[0]
-    assert "accuracy" in header
-    assert "peak MB" not in header
-    assert "ceiling" not in header
-
-
 def test_report_writes_table_and_pictures_and_names_failures(tmp_path, capsys):
     cells = fake_cells(tmp_path, {"model": [0.98, 1.0], "broken": [0.5, None]})
     assert report(cells, tmp_path) == 1
     failed = f"FAILED broken, seed 1: {cells[3].folder / 'error.txt'}; RuntimeError: too hot; log: 17.out\n"
     assert capsys.readouterr().err == failed
     assert "a machine" in (tmp_path / "table.md").read_text()
-    for name in ("accuracy_vs_gmacs.png", "curves.png", "clips.png"):
+    assert read_rows(tmp_path / "results.json") == rows_of(cells)
+    for name in ("accuracies.png", "accuracy_vs_gmacs.png", "curves.png", "clips.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert report(cells[:3], tmp_path) == 0
 
@@ -95,18 +69,24 @@ def test_report_writes_table_and_pictures_and_names_failures(tmp_path, capsys):
     capsys.readouterr()
     assert report(cells, tmp_path) == 3
     assert capsys.readouterr().err == f"UNFINISHED broken, seed 1: {cells[3].folder}\n"
-    assert "| broken  | unfinished |" in table(cells[3:])
+    assert rows_of(cells[3:])[0].state == "unfinished"
 
 
-def test_a_changed_configuration_has_another_folder(tmp_path):
+def test_a_cell_is_its_configuration(tmp_path):
+    """A changed one has another folder; the same under another name, in another study, shares it."""
     cell = Cell(Setting("joint (Model 1)", SMALL), 0, tmp_path)
     others = [
         dataclasses.replace(cell, seed=1),
         dataclasses.replace(cell, setting=Setting("joint (Model 1)", SMALL.change_model(depth=2))),
         dataclasses.replace(cell, setting=Setting("joint (Model 1)", dataclasses.replace(SMALL, lr=1e-4))),
+        *(
+            dataclasses.replace(cell, setting=Setting("joint (Model 1)", SMALL, encoder=encoder))
+            for encoder in (Broken, MeanOfTokens, partial(MeanOfTokens, power=2), partial(MeanOfTokens, power=3))
+        ),
     ]
-    assert cell.folder.name.startswith("joint-model-1-seed0-")
-    assert len({c.folder for c in [cell, *others]}) == 4
+    assert cell.folder.name.startswith("joint-")
+    assert len({c.folder for c in [cell, *others]}) == 8
+    assert dataclasses.replace(cell, setting=Setting("base", SMALL, ceiling=0.5)).folder == cell.folder
 
 
 class Broken(nn.Module):
@@ -122,7 +102,7 @@ class Broken(nn.Module):
 class MeanOfTokens(nn.Module):
     """Somebody's own encoder."""
 
-    def __init__(self, dim):
+    def __init__(self, dim, power=1):
         super().__init__()
         self.linear = nn.Linear(dim, dim)
 
@@ -156,8 +136,10 @@ def test_wrong_settings_fail_before_anything_runs(tmp_path):
     odd = Setting("odd", SMALL.change_model(variant="factorised_dot_product", num_heads=3))
     with pytest.raises(ValueError, match="num_heads 3 is odd"):
         run_study([Setting("fine", SMALL), odd], range(1), tmp_path)
-    with pytest.raises(ValueError, match="settings share a name: a b, a-b"):
-        run_study([Setting("a b", SMALL), Setting("a-b", SMALL)], range(1), tmp_path)
+    with pytest.raises(ValueError, match="settings share a name: a, a"):
+        run_study([Setting("a", SMALL), Setting("a", SMALL.change_model(depth=2))], range(1), tmp_path)
+    with pytest.raises(ValueError, match="settings are the same in all but their names: a, b"):
+        run_study([Setting("a", SMALL), Setting("b", SMALL)], range(1), tmp_path)
     with pytest.raises(ValueError, match=r"few: the model's num_classes is 2, the data set has 6"):
         run_study([Setting("few", SMALL.change_model(num_classes=2))], range(1), tmp_path)
     with pytest.raises(ValueError, match=r"short: the model takes \(1, 8, 32, 32\), moving_digits has \(1, 16,"):
@@ -195,7 +177,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
 
     process = run()
     deadline = time.monotonic() + 300
-    while not any(tmp_path.glob("cells/second*/checkpoints/*.pt")):
+    while not any(tmp_path.glob("cells/factorised_encoder*/checkpoints/*.pt")):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
@@ -205,15 +187,15 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     assert "the same command goes on from here" in err
     assert not any(tmp_path.glob("cells/*/error.txt"))
     assert "Traceback" not in err
-    first = next(tmp_path.glob("cells/first*/result.json"))
+    first = next(tmp_path.glob("cells/joint*/result.json"))
     stamp = first.stat().st_mtime_ns
-    assert not any(tmp_path.glob("cells/second*/result.json"))
+    assert not any(tmp_path.glob("cells/factorised_encoder*/result.json"))
 
     process = run()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert first.stat().st_mtime_ns == stamp
-    assert any(tmp_path.glob("cells/second*/result.json"))
+    assert any(tmp_path.glob("cells/factorised_encoder*/result.json"))
     assert "| second" in out
     assert (tmp_path / "table.md").exists()
 

@@ -61,3 +61,24 @@ def test_classes_may_tell_what_a_mirror_shows(folder, tmp_path):
     for mirror, expected in {False: [0, 1], True: [1, 0]}.items():
         data = DataConfig(**fields, mirror=mirror).build((3, 4, 32, 32))
         assert [data.train[i][1] for i in range(2)] == expected
+
+
+def test_what_is_built_in_can_be_read_like_files():
+    """Shorter clips, other sizes, views and labels by head, all without a file."""
+    fields = {"train_clips": 6, "test_clips": 4, "stride": 3, "views": (2, 1), "augment": STILL}
+    data = DataConfig(train="numbered_digits:videos", **fields).build((1, 4, 48, 48))
+    clip, label = data.train[0]
+    assert clip.shape == (1, 4, 48, 48)
+    assert clip.dtype == torch.uint8
+    assert label.keys() == data.classes.keys() == {"number", "order"}
+    assert (len(data.train), len(data.test), data.views, data.test[0][0].shape[0]) == (6, 4, 2, 2)
+    whole = DataConfig(train="numbered_digits", **fields).build((1, 16, 32, 32))
+    small = DataConfig(train="numbered_digits:videos", **fields | {"views": (1, 1), "stride": 1}).build((1, 16, 32, 32))
+    for index in range(4):
+        (drawn, label), (read, same) = whole.test[index], small.test[index]
+        assert (read[0] / 127.5 - 1 - drawn).abs().max() <= 0.5001 / 127.5
+        assert label == same
+    with pytest.raises(ValueError, match=r"moving_digits has \(1, 16, 32, 32\); moving_digits:videos is cut to fit"):
+        DataConfig().build((1, 8, 32, 32))
+    with pytest.raises(ValueError, match="moving_digits:videos has its own test clips"):
+        DataConfig(train="moving_digits:videos", test="here")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from vivit_zoo.datasets.digits import MovingDigits
+from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def test_shape_range_and_classes(clips):
     assert videos.min() == -1
     assert 0.9 < videos.max() <= 1
     assert (labels.bincount(minlength=6) > 30).all()
-    assert MovingDigits.classes[:2] == ("right then down", "right then clockwise")
+    assert MovingDigits.orders[:2] == ("right then down", "right then clockwise")
 
 
 @given(indices=st.lists(st.integers(0, 99), min_size=1, max_size=5), seed=st.integers(0, 3))
@@ -60,7 +60,7 @@ def test_motions_go_where_the_class_says():
         video = (dataset[index][0][0] + 1) / 2
         switch = int(draw["switch"])
         for part, first in ((0, 0), (1, switch)):
-            motion = MovingDigits.pairs[draw["label"]][part]
+            motion = draw["motion"][part]
             a, b = video[first], video[first + 1]
             still = (a - b).square().mean()
             if motion < 2:
@@ -110,7 +110,7 @@ def test_a_single_frame_looks_alike_in_all_classes(clips):
 def test_nothing_but_the_motion_depends_on_the_class(name):
     draws = [MovingDigits("train")._draw(index) for index in range(1200)]
     values = torch.tensor(np.array([np.atleast_1d(draw[name]).ravel() for draw in draws]), dtype=torch.float64)
-    labels = torch.tensor([int(draw["label"]) for draw in draws])
+    labels = torch.tensor([MovingDigits.pairs.index(tuple(draw["motion"])) for draw in draws])
     for label in range(6):
         mine = values[labels == label]
         error = values.std(0) / len(mine) ** 0.5
@@ -126,3 +126,30 @@ def test_index_outside(index):
 def test_unknown_split():
     with pytest.raises(ValueError, match="split 'val' is unknown; choose from train, test"):
         MovingDigits("val")
+
+
+def test_numbered_digits_are_the_same_clips_with_two_labels():
+    plain, numbered = MovingDigits("test", 20), NumberedDigits("test", 20)
+    for index in range(20):
+        (video, order), (same, labels) = plain[index], numbered[index]
+        assert torch.equal(video, same)
+        assert labels == {"number": plain.numbers[plain._draw(index)["digit"]], "order": order}
+    assert {head: len(names) for head, names in numbered.classes.items()} == {"number": 10, "order": 6}
+
+
+@pytest.mark.parametrize("kind", [MovingDigits, NumberedDigits])
+def test_clips_as_videos(kind):
+    """To half a step of 255 the same pixels, in the same order, under the same labels."""
+    dataset = kind("train", 5)
+    videos = dataset.videos()
+    assert videos.classes == dataset.classes
+    for index, (place, label) in enumerate(videos.entries):
+        clip, same = dataset[index]
+        assert label == same
+        with place.open(gray=True) as video, place.open() as coloured:
+            frames = torch.from_numpy(video.read([3, 3, 15]))
+            assert (frames[..., 0] / 127.5 - 1 - clip[0, [3, 3, 15]]).abs().max() <= 0.5001 / 127.5
+            assert (coloured.read([15])[0] == video.read([15])[0]).all()
+            assert (len(video), video.times[-1]) == (16, 15 / 16)
+            with pytest.raises(IndexError, match=f"moving digits, train clip {index}: there is no frame 16"):
+                video.read([16])

@@ -2,6 +2,9 @@
 
 import dataclasses
 import importlib
+import inspect
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,9 @@ import timm
 import torch
 
 from vivit_zoo import ViViT
-from vivit_zoo.ablation import run_cell
+from vivit_zoo.ablation import plan_study, run_cell
 from vivit_zoo.cells import Cell
-from vivit_zoo.datasets import MovingDigits
+from vivit_zoo.datasets import NumberedDigits
 from vivit_zoo.preprocess import normalise
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -25,7 +28,8 @@ def experiment(monkeypatch, tmp_path):
 
     def load(name):
         module = importlib.import_module(name)
-        monkeypatch.setattr(module, "CACHE", tmp_path)
+        if hasattr(module, "CACHE"):
+            monkeypatch.setattr(module, "CACHE", tmp_path)
         return module
 
     return load
@@ -64,32 +68,46 @@ def test_the_same_clips_come_from_memory_and_from_each_layout_of_files(experimen
         assert cell.result["model_clips_per_second"] >= cell.result["clips_per_second"] * 0.99
 
 
-def test_an_image_start_begins_where_the_image_model_ended(experiment, monkeypatch, tmp_path, capsys):
-    image_start = experiment("image_start")
-    monkeypatch.setattr(image_start, "PRETRAINING", image_start.PRETRAINING | {"images": 64, "warmup_steps": 0})
-    settings = image_start.settings(shrink(image_start.IMAGE_START))
+def test_an_image_start_begins_where_the_image_model_ended(experiment, monkeypatch, capsys):
+    still_digits, image_start = experiment("still_digits"), experiment("image_start")
+    monkeypatch.setattr(still_digits, "PRETRAINING", still_digits.PRETRAINING | {"images": 64, "warmup_steps": 0})
+    settings = image_start.settings(shrink(image_start.NUMBERED))
     folder = Path(settings[1].train.start.source)
     weights = folder / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    assert image_start.settings(shrink(image_start.IMAGE_START)) == settings
+    assert image_start.settings(shrink(image_start.NUMBERED)) == settings
     assert weights.stat().st_mtime_ns == before  # trained once
     assert "that knows" in capsys.readouterr().out
 
-    config = settings[1].train.model.replace(num_frames=1, tubelet_size=(1, *settings[1].train.model.tubelet_size[1:]))
-    frame = ViViT(config).eval()
-    assert not settings[1].train.start.init(frame).notes  # such as of another activation
+    model = ViViT(settings[1].train.model.replace(num_frames=1, tubelet_size=(1, 8, 8))).eval()
+    assert not settings[1].train.start.init(model).notes  # such as of another activation
     vit = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
-    image = torch.stack([image for image, _ in image_start.StillDigits("test", 3)])
-    assert torch.allclose(frame.forward_features(image[:, :, None]), vit(image), atol=1e-5)
+    image = torch.stack([image for image, _ in still_digits.StillDigits("test", 3)])
+    frame = model.encoder.spatial(model.tubelet_embed(image[:, :, None]))
+    assert torch.allclose(frame[:, 0], vit(image), atol=1e-5)
 
 
-def test_a_still_digit_is_a_moving_one_that_stands_nearly_upright(experiment):
-    still, moving = experiment("image_start").StillDigits("test", 40), MovingDigits("test", 40)
+def test_a_still_digit_is_a_moving_one_that_stands(experiment):
+    still, moving = experiment("still_digits").StillDigits("test", 40), NumberedDigits("test", 40)
     for index in range(40):
         drawn, like = still._draw(index), moving._draw(index)
-        assert all(np.array_equal(drawn[name], like[name]) for name in ("digit", "size", "place"))
-        assert (abs(drawn["angle"]) < 0.32).all()
-        assert drawn["label"] == moving.numbers[like["digit"]]
-    image, number = still[3]
-    assert image.shape == (1, 32, 32)
-    assert number == still._draw(3)["label"]
+        assert all(np.array_equal(drawn[name], like[name]) for name in ("digit", "size", "place", "angle"))
+        assert still[index][1] == moving[index][1]["number"]
+    assert still[3][0].shape == (1, 32, 32)
+
+
+STUDIES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if "def settings(" in path.read_text())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_study_can_be_planned(experiment, monkeypatch, tmp_path, name):
+    """Every row builds and fits its data; the docstring asks a question and gives the command."""
+    monkeypatch.setattr(experiment("still_digits"), "pretrained", lambda model: "runs/still-digits-0")
+    monkeypatch.delitem(sys.modules, name, raising=False)  # else it would have the real one
+    module = experiment(name)
+    last = re.search(r"run_from_command_line\(__doc__, (\w+), settings, out=\"(.*)\"\)", inspect.getsource(module))
+    assert last[2] == f"runs/{name}"
+    assert module.__doc__.splitlines()[0].endswith("?")
+    assert f"python experiments/{name}.py" in module.__doc__
+    if name != "from_disk":  # whose files are rendered, and read, in a test of their own
+        assert len(plan_study(module.settings(getattr(module, last[1])), range(2), tmp_path)) >= 4

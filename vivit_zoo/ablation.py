@@ -8,44 +8,61 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
 
 from vivit_zoo import plots
 from vivit_zoo.cells import BASE, Cell, Setting, check_setting, run_cell
 from vivit_zoo.checkpoint import read_metrics, write_whole
 from vivit_zoo.command import make_parser
+from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.launch import hold, run_locally, visible_gpus
 from vivit_zoo.slurm import Slurm, run_on_slurm
+from vivit_zoo.tables import Row, study_table, write_rows
 from vivit_zoo.train import TrainConfig
 
-__all__ = ["BASE", "Cell", "Setting", "plan_study", "report", "run_cell", "run_from_command_line", "run_study", "table"]
+__all__ = [
+    "BASE",
+    "Cell",
+    "Setting",
+    "plan_study",
+    "report",
+    "rows_of",
+    "run_cell",
+    "run_from_command_line",
+    "run_study",
+]
 
 
-def plan_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path) -> list[Cell]:
+def plan_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, shared: Path | None = None) -> list[Cell]:
     """The cells of every setting under every seed, seed by seed, so that a stopped study has whole tables.
 
     Args:
         settings: the rows; each is built once before anything runs, so that a wrong one fails at once.
         seeds: of the cells.
         out: folder of the study; made if missing.
+        shared: folder for the cells, which other studies may use too; by default cells/ in the study's own.
 
     Raises:
-        ValueError: on a setting that cannot be built or does not fit its data, on two of one name, without seeds.
+        ValueError: on a setting that cannot be built or does not fit its data, on two that are the same or have the
+            same name, without seeds.
         OSError: if `out` cannot be written.
     """
     for setting in settings:
         check_setting(setting)
-    cells = [Cell(setting, seed, out) for seed in seeds for setting in settings]
+    cells = [Cell(setting, seed, shared or out / "cells") for seed in seeds for setting in settings]
     if not cells:
         raise ValueError("a study needs at least one setting and one seed")
+    names = ", ".join(setting.name for setting in settings)
+    if len({setting.name for setting in settings}) < len(settings):
+        raise ValueError(f"settings share a name: {names}")
     if len({cell.folder for cell in cells}) < len(cells):
-        raise ValueError(f"settings share a name: {', '.join(setting.name for setting in settings)}")
+        raise ValueError(f"settings are the same in all but their names: {names}")
     out.mkdir(parents=True, exist_ok=True)
     return cells
 
 
-def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs: int | None = None) -> list[Cell]:
+def run_study(
+    settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs: int | None = None, shared: Path | None = None
+) -> list[Cell]:
     """Run every setting under every seed on this machine, as `run_locally` does, and return the cells.
 
     Args:
@@ -53,85 +70,25 @@ def run_study(settings: Sequence[Setting], seeds: Iterable[int], out: Path, jobs
         seeds: of the cells.
         out: folder of the study.
         jobs: cells at a time; by default one a GPU, or one.
+        shared: folder for the cells, see `plan_study`.
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs {jobs} is not positive")
-    cells = plan_study(settings, seeds, out)
+    cells = plan_study(settings, seeds, out, shared)
     on_cpu = all(cell.train.device == "cpu" for cell in cells)
     run_locally(cells, jobs, [] if on_cpu else visible_gpus())
     return cells
 
 
-def table(cells: Sequence[Cell]) -> str:
-    """The study in Markdown, one row a setting; accuracies in percent, as mean ± standard deviation over seeds.
-
-    Clips a second are those of training, then what the loader's workers together and the model could each do if neither
-    waited for the other. Columns that say nothing are left out.
-    """
-    header = [
-        "variant",
-        "accuracy",
-        "frames shuffled",
-        "halves swapped: reversed",
-        "ceiling",
-        "params",
-        "GMACs",
-        "clips/s",
-        "loader alone",
-        "model alone",
-        "peak MB",
-    ]
-    failed = {cell.setting.name for cell in cells if cell.error_file.exists()}
-    rows = [
-        _row(setting, results) if results else [setting.name, "failed" if setting.name in failed else "unfinished"]
-        for setting, results in _by_setting(cells)
-    ]
-    rows = [row + [""] * (len(header) - len(row)) for row in rows]
-    said = [i for i, column in enumerate(zip(*rows, strict=True)) if any(column)]
-    header, *rows = [[row[i] for i in said] for row in [header, *rows]]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    rule = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
-    lines = [
-        " | ".join(
-            text.ljust(width) if i == 0 else text.rjust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [header, rule, *rows]
-    ]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _by_setting(cells: Sequence[Cell]) -> list[tuple[Setting, list[dict[str, Any]]]]:
-    settings = {cell.setting.name: cell.setting for cell in cells}
-    results = [(cell.setting.name, cell.result) for cell in cells]
-    return [(settings[name], [r for n, r in results if n == name and r is not None]) for name in settings]
-
-
-def _row(setting: Setting, results: list[dict[str, Any]]) -> list[str]:
-    def percent(key: str) -> str:
-        values = [100 * result[key] for result in results if key in result]
-        if not values:
-            return ""
-        return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-
-    def pace(key: str) -> str:
-        values = [result[key] for result in results if key in result]
-        return f"{mean(values):.0f}" if values else ""
-
-    peaks = [result["peak_bytes"] for result in results if result["peak_bytes"] is not None]
-    return [
-        setting.name,
-        percent("accuracy"),
-        percent("shuffled_accuracy"),
-        percent("reversed_when_swapped"),
-        "" if setting.ceiling is None else f"{100 * setting.ceiling:.1f}",
-        f"{results[0]['params']:,}",
-        f"{results[0]['macs'] / 1e9:.3g}",
-        pace("clips_per_second"),
-        pace("loader_clips_per_second"),
-        pace("model_clips_per_second"),
-        f"{max(peaks) / 1e6:.0f}" if peaks else "",
-    ]
+def rows_of(cells: Sequence[Cell]) -> list[Row]:
+    """The cells by setting, with what is there of their results."""
+    rows = []
+    for setting in {cell.setting.name: cell.setting for cell in cells}.values():
+        own = [cell for cell in cells if cell.setting.name == setting.name]
+        state = "failed" if any(cell.error_file.exists() for cell in own) else "unfinished"
+        results = {cell.seed: cell.result | {"cell": cell.folder.name} for cell in own if cell.result}
+        rows.append(Row(setting.name, results, setting.ceiling, "" if results else state))
+    return rows
 
 
 def run_from_command_line(
@@ -153,6 +110,9 @@ def run_from_command_line(
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds: 0, 1, ...")
     parser.add_argument("--out", type=Path, default=Path(out), help="folder of the study")
     parser.add_argument(
+        "--cells", type=Path | None, default=None, help="folder for cells that studies share; by default in --out"
+    )
+    parser.add_argument(
         "--jobs", type=int | None, default=None, help="cells at a time, which share the cores; by default one a GPU"
     )
     parser.add_argument(
@@ -166,13 +126,13 @@ def run_from_command_line(
     options = parser.parse_args()
     try:
         given = vars(parser.instantiate(options))
-        seeds, out_dir, jobs = (given.pop(name) for name in ("seeds", "out", "jobs"))
+        seeds, out_dir, shared, jobs = (given.pop(name) for name in ("seeds", "out", "cells", "jobs"))
         launcher, no_wait, slurm = (given.pop(name) for name in ("launcher", "no_wait", "slurm"))
         rows = settings(TrainConfig(**given))
         if launcher == "local":
-            cells = run_study(rows, range(seeds), out_dir, jobs)
+            cells = run_study(rows, range(seeds), out_dir, jobs, shared)
         else:
-            cells = plan_study(rows, range(seeds), out_dir)
+            cells = plan_study(rows, range(seeds), out_dir, shared)
             run_on_slurm(cells, out_dir, slurm, not no_wait, "slurm" if launcher == "slurm" else "local")
     except (ImportError, OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -182,23 +142,25 @@ def run_from_command_line(
 
 
 def report(cells: Sequence[Cell], out: Path) -> int:
-    """Print the table; write it to table.md, with the pictures beside it; tell which cells failed, and where to look.
+    """Print the table; write it and the results, with pictures; tell which cells failed, and where to look.
 
     Returns:
         0 if all cells are finished, 1 if some failed, 3 if none failed and some still wait or run.
     """
     finished = [cell for cell in cells if cell.done]
     failed = [cell for cell in cells if not cell.done and cell.error_file.exists()]
-    text = table(cells)
+    rows = rows_of(cells)
+    text = study_table(rows)
     print(text)
     if finished:
         machines = sorted({cell.result["machine"] for cell in finished if cell.result})
         seeds = len({cell.seed for cell in finished})
-        spread = f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else "one seed"
+        spread = f"{seeds} seeds, mean ± 95 % interval" if seeds > 1 else "one seed"
         note = f"Accuracies in percent; {spread}. {'; '.join(machines)}"
         write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n\n{note}\n"))
+        write_whole(out / "results.json", lambda file: write_rows(rows, file))
         _draw(finished, out)
-        print(f"{note}\n\nwritten to {out}: table.md and pictures")
+        print(f"{note}\n\nwritten to {out}: table.md, results.json and pictures")
     for cell in cells:
         if cell in failed:
             print(f"FAILED {cell.setting.name}, seed {cell.seed}: {cell.error_file}{_why(cell)}", file=sys.stderr)
@@ -215,17 +177,14 @@ def _why(cell: Cell) -> str:
 
 
 def _draw(finished: Sequence[Cell], out: Path) -> None:
-    costs = {
-        setting.name: (results[0]["macs"], [result["accuracy"] for result in results])
-        for setting, results in _by_setting(finished)
-    }
-    ceilings = {cell.setting.ceiling for cell in finished if cell.setting.ceiling is not None}
-    plots.accuracy_vs_gmacs(costs, ceilings, out / "accuracy_vs_gmacs.png")
+    rows = rows_of(finished)
+    plots.accuracies(rows, out / "accuracies.png")
+    plots.accuracy_vs_gmacs(rows, out / "accuracy_vs_gmacs.png")
     curves: dict[str, list[list[dict[str, float]]]] = {}
     for cell in finished:
         curves.setdefault(cell.setting.name, []).append(read_metrics(cell.folder / "metrics.jsonl"))
     plots.curves(curves, out / "curves.png")
     config = finished[0].train
     if config.data.embedded:
-        data = config.data.build(config.model.input_shape)
-        plots.clips(data.train, data.classes, out / "clips.png")
+        data = MovingDigits("test", config.data.test_clips)
+        plots.clips(data, data.orders, out / "clips.png")

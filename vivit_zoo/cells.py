@@ -4,8 +4,9 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import re
-from functools import cached_property
+import time
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from vivit_zoo.checkpoint import read_metrics, write_whole
-from vivit_zoo.datasets import MovingDigits
+from vivit_zoo.datasets import DataConfig, MovingDigits
 from vivit_zoo.evaluate import shuffle_frames, swap_halves
 from vivit_zoo.flops import count_macs, count_params
 from vivit_zoo.machine import describe_machine
@@ -23,12 +24,12 @@ from vivit_zoo.train import TrainConfig, train
 
 __all__ = ["BASE", "Cell", "Setting", "check_setting", "run_cell"]
 
-# What studies start from: a model that learns MovingDigits in less than a minute on two cores. Positions are
+# What studies start from: a model that learns MovingDigits in less than half a minute on two cores. Positions are
 # sine-cosine, because learned ones start small (0.02, as in the original) beside the tokens (1), which costs the joint
 # model, the one that must find time and space in one table, many steps at the bag's ceiling before it sees the order.
 BASE = TrainConfig(
     model=ViViTConfig(
-        num_classes=len(MovingDigits.classes),
+        num_classes=len(MovingDigits.orders),
         num_frames=MovingDigits.num_frames,
         image_size=MovingDigits.side,
         tubelet_size=(2, 8, 8),
@@ -41,9 +42,11 @@ BASE = TrainConfig(
         global_pool="avg",
         pos_embed="sincos_3d",
     ),
-    steps=300,
+    data=DataConfig(views=(1, 1)),
+    steps=150,
     batch_size=32,
     lr=2e-3,
+    warmup_steps=20,
 )
 
 
@@ -55,14 +58,14 @@ class Setting:
         name: of the row.
         train: the configuration; the study sets its seed.
         ceiling: the accuracy that cannot be passed by design, in [0, 1]; None where there is no such bound below 1.
-        encoder: an encoder class of your own in place of the variant's, as for `ViViT`; importable, so that other
-            processes find it.
+        encoder: an encoder class of your own in place of the variant's, as for `ViViT`, or a `functools.partial` of
+            one; importable, so that other processes find it.
     """
 
     name: str
     train: TrainConfig
     ceiling: float | None = None
-    encoder: type[nn.Module] | None = None
+    encoder: Callable[..., nn.Module] | None = None
 
     def build(self) -> ViViT:
         """The untrained model."""
@@ -71,11 +74,15 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One setting under one seed, and its folder."""
+    """One setting under one seed, and the folder of cells in which it has its own.
+
+    The own folder is named after the configuration, whole, and not after the setting: a changed one never meets the
+    results of another, and studies that keep their cells in one place share those that they have in common.
+    """
 
     setting: Setting
     seed: int
-    out: Path
+    cells: Path
 
     @property
     def train(self) -> TrainConfig:
@@ -84,12 +91,10 @@ class Cell:
 
     @cached_property  # travels with the cell: in a job, an encoder of the experiment's own file has no source to read
     def folder(self) -> Path:
-        """Named after the whole configuration, so that a changed one never meets the results of another."""
-        slug = re.sub(r"\W+", "-", self.setting.name).strip("-").lower()
-        encoder = inspect.getsource(self.setting.encoder) if self.setting.encoder else ""
-        identity = json.dumps(self.train.identity()) + encoder
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-        return self.out / "cells" / f"{slug[:60]}-seed{self.seed}-{digest}"
+        """Where it runs."""
+        identity = json.dumps(self.train.identity()) + _source(self.setting.encoder)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        return self.cells / f"{self.train.model.variant}-{digest}-seed{self.seed}"
 
     @property
     def error_file(self) -> Path:
@@ -114,14 +119,23 @@ class Cell:
         run_cell(self, threads, bar)
 
 
+def _source(encoder: Callable[..., nn.Module] | None) -> str:
+    """What an encoder of one's own is, in words that change when it does."""
+    if isinstance(encoder, partial):
+        return _source(encoder.func) + repr((encoder.args, encoder.keywords))
+    return "" if encoder is None else inspect.getsource(encoder)
+
+
 def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
     """Train a cell, test it, with the controls, and write result.json."""
     torch.set_num_threads(threads)
     config = cell.train
     trained = train(config, cell.folder, cell.setting.encoder, bar=bar)
+    started = time.perf_counter()
     plain, shuffled = trained.test(), trained.test(shuffle_frames())
     result: dict[str, Any] = {
         "accuracy": plain.accuracy(),
+        "head_accuracy": {head: scores.accuracy() for head, scores in plain.heads.items() if head},
         "shuffled_accuracy": shuffled.accuracy(),
         "params": count_params(trained.model),
         "macs": count_macs(cell.setting.build, (1, *config.model.input_shape)),
@@ -130,9 +144,11 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
         "peak_bytes": trained.peak_bytes,
         "machine": describe_machine(trained.device),
     }
-    if isinstance(trained.data.test, MovingDigits):  # whose classes are pairs with an order
+    if tuple(trained.data.classes) == MovingDigits.orders:  # which are pairs with an order
         reverse = torch.tensor([MovingDigits.reversed_label(label) for label in plain.labels.tolist()])
         result["reversed_when_swapped"] = trained.test(swap_halves).accuracy(reverse)
+    seconds = config.steps * config.batch_size / trained.clips_per_second + time.perf_counter() - started
+    result["core_seconds"] = seconds * (threads if trained.device.type == "cpu" else 1)
     write_whole(cell.folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
 
 

@@ -1,8 +1,7 @@
 """The pictures of a study, drawn from plain numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 import torch.nn.functional as F
@@ -12,26 +11,48 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["accuracy_vs_gmacs", "clips", "confusion", "curves", "speeds"]
+from vivit_zoo.tables import Row, interval
+
+__all__ = ["accuracies", "accuracy_vs_gmacs", "clips", "confusion", "curves", "speeds"]
 
 
-def accuracy_vs_gmacs(
-    costs: Mapping[str, tuple[float, Sequence[float]]], ceilings: Iterable[float], file: Path
-) -> None:
-    """Accuracy against cost, a point a setting, with a bar of one standard deviation over seeds.
+def accuracies(rows: Sequence[Row], file: Path) -> None:
+    """The accuracy of each setting of a study: a point a seed, their mean, and its 95 % interval as a bar.
 
     Args:
-        costs: setting -> (multiply-accumulates of one clip, accuracies in [0, 1], one a seed).
-        ceilings: accuracies in [0, 1], drawn as dotted lines.
+        rows: of the study; ceilings are drawn as dotted marks.
+        file: PNG to write.
+    """
+    fig = Figure(figsize=(8, 0.9 + 0.36 * len(rows)), layout="constrained")
+    ax = fig.subplots()
+    for y, row in enumerate(rows):
+        percent = [100 * accuracy for accuracy in row.values("accuracy").values()]
+        if percent:
+            middle, half = interval(percent)
+            ax.errorbar(middle, y, xerr=half or None, fmt="|", markersize=12, capsize=3, color="C0")
+            ax.plot(percent, [y] * len(percent), "o", markersize=4, alpha=0.5, color="C0")
+        if row.ceiling is not None:
+            ax.vlines(100 * row.ceiling, y - 0.4, y + 0.4, color="grey", ls=":")
+    ax.set_yticks(range(len(rows)), [row.name for row in rows], fontsize="small")
+    ax.set(xlabel="test accuracy, %", xlim=(0, 104), ylim=(len(rows) - 0.5, -0.5))
+    ax.grid(axis="x", alpha=0.3)
+    fig.savefig(file, dpi=110)
+
+
+def accuracy_vs_gmacs(rows: Sequence[Row], file: Path) -> None:
+    """Accuracy against cost, a point a setting, with a bar of the 95 % interval over seeds.
+
+    Args:
+        rows: of a study; ceilings are drawn as dotted lines.
         file: PNG to write.
     """
     fig = Figure(figsize=(9, 4.2), layout="constrained")
     ax = fig.subplots()
-    for name, (macs, accuracies) in costs.items():
-        percent = [100 * accuracy for accuracy in accuracies]
-        error = stdev(percent) if len(percent) > 1 else None
-        ax.errorbar(macs / 1e9, mean(percent), error, fmt="o", capsize=3, label=name)
-    for ceiling in sorted(ceilings):
+    for row in rows:
+        middle, half = interval([100 * accuracy for accuracy in row.values("accuracy").values()])
+        macs = next(iter(row.values("macs").values()))
+        ax.errorbar(macs / 1e9, middle, half or None, fmt="o", capsize=3, label=row.name)
+    for ceiling in sorted({row.ceiling for row in rows if row.ceiling is not None}):
         ax.axhline(100 * ceiling, color="grey", lw=0.8, ls=":")
         at = (0.99, 100 * ceiling)
         where = ("axes fraction", "data")

@@ -7,7 +7,7 @@ a class number, or for several heads a dictionary of them; `.classes` names the 
 from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
 from vivit_zoo.datasets.check import check_videos
 from vivit_zoo.datasets.config import DataConfig, DataSets
-from vivit_zoo.datasets.digits import MovingDigits
+from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
 from vivit_zoo.datasets.videos import VideoClips, VideoViews
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "DataConfig",
     "DataSets",
     "MovingDigits",
+    "NumberedDigits",
     "VideoClips",
     "VideoViews",
     "check_videos",

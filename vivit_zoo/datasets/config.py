@@ -5,13 +5,14 @@ from typing import Any
 
 from vivit_zoo.augment import Augment, mirrored_classes
 from vivit_zoo.clips import ClipSampler, Policy, Views, Where
-from vivit_zoo.datasets.catalogue import read_catalogue
-from vivit_zoo.datasets.digits import MovingDigits
+from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
+from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
 from vivit_zoo.datasets.videos import VideoClips, VideoViews
 
 __all__ = ["DataConfig", "DataSets"]
 
-EMBEDDED = {"moving_digits": MovingDigits}
+EMBEDDED = {"moving_digits": MovingDigits, "numbered_digits": NumberedDigits}
+AS_VIDEOS = ":videos"
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ class DataConfig:
     """Where the clips of a run come from, and which they are. How many frames of which size is for the model to say.
 
     Args:
-        train: "moving_digits", which is built in, or training videos, in any form that `read_catalogue` reads: a list
-            file, a folder of class folders, shards, ...
+        train: what is built in, "moving_digits" or "numbered_digits", or training videos, in any form that
+            `read_catalogue` reads: a list file, a folder of class folders, shards, ... What is built in comes as clips
+            of its own size, ready for the model; as "moving_digits:videos" it is read like files, so that all below has
+            its effect.
         test: the videos to test on; not for what is built in, nor with `held_out`.
         held_out: share of the training videos of each class to test on in place of training on them, where there is no
             `test`; always the last ones, see `Catalogue.hold_out`.
@@ -97,9 +100,9 @@ class DataConfig:
         if len(self.views) != 2:
             raise ValueError(f"views {self.views} must be two numbers, clips and crops, such as (4, 3)")
         object.__setattr__(self, "views", tuple(self.views))
-        if self.train in EMBEDDED and self.test:
+        if self.embedded and self.test:
             raise ValueError(f"{self.train} has its own test clips; test {self.test!r} must be left out")
-        if self.train not in EMBEDDED and not self.test and not self.held_out:
+        if not self.embedded and not self.test and not self.held_out:
             raise ValueError(
                 f"train {self.train!r} needs videos to test on: give test, in any of the same forms, or the share "
                 f"held_out of the training videos; only what is built in has its own: {', '.join(EMBEDDED)}"
@@ -108,7 +111,7 @@ class DataConfig:
     @property
     def embedded(self) -> bool:
         """Whether the clips are built in."""
-        return self.train in EMBEDDED
+        return self.train.removesuffix(AS_VIDEOS) in EMBEDDED
 
     def build(self, clip: tuple[int, int, int, int]) -> DataSets:
         """The data sets of a run whose clips are (c, t, h, w).
@@ -116,23 +119,23 @@ class DataConfig:
         Raises:
             ValueError: if a source cannot be read, or has no such clips.
         """
-        return self._embedded(clip) if self.embedded else self._videos(*clip)
+        if not self.embedded:
+            train = read_catalogue(self.train, self.root or None)
+            if not self.test:
+                return self._videos(clip, *train.hold_out(self.held_out))
+            return self._videos(clip, train, read_catalogue(self.test, self.root or None, train.classes))
+        make = EMBEDDED[self.train.removesuffix(AS_VIDEOS)]
+        train_clips, test_clips = make("train", self.train_clips), make("test", self.test_clips)
+        if self.train.endswith(AS_VIDEOS):
+            return self._videos(clip, train_clips.videos(), test_clips.videos())
+        if clip != (has := tuple(train_clips[0][0].shape)):
+            raise ValueError(f"the model takes {clip}, {self.train} has {has}; {self.train}{AS_VIDEOS} is cut to fit")
+        return DataSets(train_clips, test_clips, test_clips, make.classes)
 
-    def _embedded(self, clip: tuple[int, int, int, int]) -> DataSets:
-        make = EMBEDDED[self.train]
-        train, test = make("train", self.train_clips), make("test", self.test_clips)
-        if clip != (has := tuple(train[0][0].shape)):
-            raise ValueError(f"the model takes {clip}, {self.train} has {has}")
-        return DataSets(train, test, test, make.classes)
-
-    def _videos(self, channels: int, frames: int, *size: int) -> DataSets:
+    def _videos(self, clip: tuple[int, int, int, int], train: Catalogue, test: Catalogue) -> DataSets:
+        channels, frames, *size = clip
         if channels not in (1, 3):
             raise ValueError(f"the model takes {channels} channels; videos have 3, or 1 for gray models")
-        train = read_catalogue(self.train, self.root or None)
-        if self.test:
-            test = read_catalogue(self.test, self.root or None, train.classes)
-        else:
-            train, test = train.hold_out(self.held_out)
         timing: dict[str, Any] = {"frames": frames, "stride": self.stride, "fps": self.fps, "policy": self.policy}
         reading: dict[str, Any] = {"gray": channels == 1, "backend": self.backend}
         mirror = _mirrored(train.classes) if self.mirror else {}

@@ -1,8 +1,10 @@
 """MovingDigits, the embedded data set: real handwriting, computed motion, no download."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -10,12 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["MovingDigits"]
+from vivit_zoo.datasets.catalogue import Catalogue, Entry
+from vivit_zoo.datasets.formats import Classes
+from vivit_zoo.datasets.sources import ArrayReader
+
+__all__ = ["MovingDigits", "NumberedDigits"]
 
 Split = Literal["train", "test"]
+Label = Any  # a class number, or a dictionary of them by head
 
 
-class MovingDigits(Dataset[tuple[Tensor, int]]):
+class MovingDigits(Dataset[tuple[Tensor, Label]]):
     """A handwritten digit makes one motion, then another; the class is which came first: (1, 16, 32, 32) in [-1, 1].
 
     The motions are right, down and clockwise, so the classes are the six ordered pairs of two different ones. At the
@@ -33,6 +40,7 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
     loaded beside it.
 
     Attributes:
+        orders: names of the classes by number.
         digits: of the split, (n, 1, 8, 8) in [0, 1].
         numbers: which they are, (n,) from 0 to 9; no class of these clips tells.
 
@@ -48,7 +56,8 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
 
     motions = ("right", "down", "clockwise")
     pairs = tuple(permutations(range(3), 2))
-    classes = tuple(f"{first} then {second}" for first, second in permutations(motions, 2))
+    orders = tuple(f"{first} then {second}" for first, second in permutations(motions, 2))
+    classes: ClassVar[Classes] = orders
     num_frames, side = 16, 32
     frame_ceiling, bag_ceiling = 1 / 6, 1 / 2
 
@@ -61,16 +70,21 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Label]:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Label]]:
         """Many clips in one go, which `DataLoader` asks for; the same clips as one by one, only faster."""
         draws = [self._draw(index) for index in indices]
+        labels = [self._label(draw) for draw in draws]
         columns = {name: torch.from_numpy(np.stack([draw[name] for draw in draws])) for name in draws[0]}
         columns = {name: x.float() if x.is_floating_point() else x for name, x in columns.items()}
-        labels = columns.pop("label").tolist()
         return list(zip(self._render(**columns), labels, strict=True))
+
+    def videos(self) -> Catalogue:
+        """The same clips as videos that lie nowhere: what is made of files can be made of these, without a file."""
+        labels = [self._label(self._draw(index)) for index in range(len(self))]
+        return Catalogue([Entry(_Clip(self, i), label) for i, label in enumerate(labels)], self.classes)
 
     @classmethod
     def reversed_label(cls, label: int) -> int:
@@ -82,10 +96,8 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
         if not 0 <= index < self.length:
             raise IndexError(f"clip {index} of a data set with {self.length}")
         rng = np.random.default_rng([get_args(Split).index(self.split), self.seed, index])
-        label = rng.integers(len(self.pairs))
         return {
-            "label": label,
-            "motion": np.array(self.pairs[label]),
+            "motion": np.array(self.pairs[rng.integers(len(self.pairs))]),
             "digit": rng.integers(len(self.digits)),
             "size": rng.uniform(18, 24),  # pixels
             "switch": 2 * rng.integers(3, 6),  # first frame of the second motion
@@ -95,6 +107,9 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
             "spin": rng.uniform(0.3, 0.6, 2),  # radians a frame
             "noise": rng.integers(0, 256, (self.num_frames, self.side, self.side), dtype=np.uint8),
         }
+
+    def _label(self, draw: Mapping[str, Any]) -> Label:
+        return self.pairs.index(tuple(draw["motion"]))
 
     def _render(
         self,
@@ -130,6 +145,38 @@ class MovingDigits(Dataset[tuple[Tensor, int]]):
         video = F.grid_sample(images, points, align_corners=False).reshape_as(noise)
         video += (noise.float() - 127.5) * (0.2 / 255)  # uniform in [-0.1, 0.1], far cheaper than Gaussian
         return video.clamp_(0, 1).mul_(2).sub_(1)[:, None]
+
+
+class NumberedDigits(MovingDigits):
+    """The clips of `MovingDigits` with two labels, the digit's number and the order of its motions, by head.
+
+    They are to each other what Epic Kitchens' nouns and verbs are: a still image knows one, motion alone the other.
+    """
+
+    classes: ClassVar[Classes] = {"number": tuple("0123456789"), "order": MovingDigits.orders}
+
+    def _label(self, draw: Mapping[str, Any]) -> Label:
+        return {"number": int(self.numbers[draw["digit"]]), "order": self.pairs.index(tuple(draw["motion"]))}
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """A clip of a data set as a place where a video lies."""
+
+    dataset: MovingDigits
+    index: int
+
+    @property
+    def name(self) -> str:
+        return f"moving digits, {self.dataset.split} clip {self.index}"
+
+    def open(self, gray: bool = False, **_: Any) -> ArrayReader:
+        video, _label = self.dataset[self.index]
+        frames = ((video[0] + 1) * 127.5).round().byte()[..., None].numpy()
+        return ArrayReader(self.name, frames if gray else frames.repeat(3, axis=-1), rate=16.0)
+
+    def exists(self) -> bool:
+        return True
 
 
 @cache

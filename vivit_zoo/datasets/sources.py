@@ -15,7 +15,17 @@ import numpy as np
 
 from vivit_zoo.video import Frame, VideoError, VideoReader
 
-__all__ = ["FrameFolder", "Place", "Reader", "TableRow", "TarMember", "VideoFile", "is_image", "is_video"]
+__all__ = [
+    "ArrayReader",
+    "FrameFolder",
+    "Place",
+    "Reader",
+    "TableRow",
+    "TarMember",
+    "VideoFile",
+    "is_image",
+    "is_video",
+]
 
 _VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".vob", ".webm", ".wmv"}
 _VIDEOS |= {".3gp", ".m2ts", ".mts", ".ts"}
@@ -151,16 +161,13 @@ def _numbered_images(folder: Path) -> tuple[Path, ...]:
     return tuple(found[number] for number in sorted(found))
 
 
-@dataclass
-class _Images:
-    """Images in order, read as a video."""
+class _FrameByFrame:
+    """Frames that can be had one by one, in any order, read as a video."""
 
     name: str
-    images: Sequence[Path]
-    gray: bool
 
     def __len__(self) -> int:
-        return len(self.images)
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -170,10 +177,6 @@ class _Images:
 
     def close(self) -> None:
         pass
-
-    @property
-    def times(self) -> np.ndarray:
-        raise ValueError(f"{self.name}: images do not tell their frame rate; sample by `stride`, not by `fps`")
 
     def read(self, indices: Sequence[int] | np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
         _check_numbers(self.name, indices, len(self))
@@ -187,6 +190,25 @@ class _Images:
         return np.stack([frames[int(number)] for number in indices])
 
     def _frame(self, number: int) -> Frame:
+        raise NotImplementedError
+
+
+@dataclass
+class _Images(_FrameByFrame):
+    """Image files in order."""
+
+    name: str
+    images: Sequence[Path]
+    gray: bool
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def times(self) -> np.ndarray:
+        raise ValueError(f"{self.name}: images do not tell their frame rate; sample by `stride`, not by `fps`")
+
+    def _frame(self, number: int) -> Frame:
         from PIL import Image
 
         try:
@@ -195,6 +217,25 @@ class _Images:
         except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files of one kind or another
             raise VideoError(f"{self.images[number]}: the image cannot be read ({error})") from error
         return pixels[..., None] if self.gray else pixels
+
+
+@dataclass
+class ArrayReader(_FrameByFrame):
+    """Frames in memory, (t, h, w, c) uint8 in [0, 255], at a rate in frames a second."""
+
+    name: str
+    frames: np.ndarray
+    rate: float
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def times(self) -> np.ndarray:
+        return np.arange(len(self)) / self.rate
+
+    def _frame(self, number: int) -> Frame:
+        return self.frames[number]
 
 
 @dataclass(frozen=True, slots=True)

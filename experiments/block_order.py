@@ -1,0 +1,24 @@
+"""Does it matter whether Model 3 attends to space or to time first?
+
+    python experiments/block_order.py --seeds 3
+
+Paper, section 3.3: the order makes no difference.
+"""
+
+import sys
+
+from vivit_zoo.ablation import BASE, Setting, run_from_command_line
+from vivit_zoo.train import TrainConfig
+
+
+def settings(base: TrainConfig) -> list[Setting]:
+    """The paper's order, and the other."""
+    model = base.change_model(variant="factorised_self_attention")
+    return [
+        Setting("space, then time", model),
+        Setting("time, then space", model.change_model(order="time_space")),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(run_from_command_line(__doc__, BASE, settings, out="runs/block_order"))

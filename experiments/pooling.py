@@ -1,0 +1,25 @@
+"""A class token, or the average of all tokens?
+
+    python experiments/pooling.py --seeds 3
+
+Paper: Models 1 and 2 have a class token, Models 3 and 4, where it would belong to no place, an average; it prints no
+comparison. (GFLOPs of Table 2 tell them apart: Model 2's are those of a token.)
+"""
+
+import sys
+
+from vivit_zoo.ablation import BASE, Setting, run_from_command_line
+from vivit_zoo.train import TrainConfig
+
+
+def settings(base: TrainConfig) -> list[Setting]:
+    """Both where there is a choice; "max" besides."""
+    return [
+        Setting(f"{name}, {pool}", base.change_model(variant=variant, global_pool=pool))
+        for variant, name in {"factorised_encoder": "factorised encoder", "joint": "joint"}.items()
+        for pool in ("avg", "token", "max")
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(run_from_command_line(__doc__, BASE, settings, out="runs/pooling"))

@@ -1,0 +1,45 @@
+"""Do larger frames help, with the image model's positions resized to them?
+
+    python experiments/resolution.py --seeds 3
+
+Paper, Table 5 (L/16x2, Model 1, Kinetics-400): 224, 288 and 320 pixels reach 80.3, 80.7 and 81.0 %.
+
+Here the frames are the same 32 pixels drawn smaller or larger, in patches of 8, so that a larger frame holds nothing
+new, only more tokens. The image model (still_digits.py) knows 32 pixels; its positions are interpolated to the others.
+"""
+
+import sys
+from dataclasses import replace
+
+from image_start import NUMBERED
+from still_digits import pretrained
+from whole_frame import WHOLE_FRAME
+
+from vivit_zoo.ablation import Setting, run_from_command_line
+from vivit_zoo.datasets import DataConfig
+from vivit_zoo.train import Start, TrainConfig
+
+LEARNED = replace(
+    NUMBERED.change_model(pos_embed="learned"),
+    data=DataConfig(train="numbered_digits:videos", stride=1, views=(1, 1), augment=WHOLE_FRAME),
+)
+
+
+def resized(base: TrainConfig, side: int, start: Start) -> TrainConfig:
+    """The base on frames of another size."""
+    data = replace(base.data, augment=replace(base.data.augment, size=side, short_side=side))
+    return replace(base.change_model(image_size=side), data=data, start=start)
+
+
+def settings(base: TrainConfig) -> list[Setting]:
+    """The base's frames, smaller and larger ones, each from the image model, and the largest from random weights."""
+    start = Start(source=pretrained(base.model), positions="resize_tile")
+    rows = [(side, start) for side in (32, 24, 48)] + [(48, Start())]
+    return [
+        Setting(f"{side} pixels, {'image start' if start.source else 'random weights'}", resized(base, side, start))
+        for side, start in rows
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(run_from_command_line(__doc__, LEARNED, settings, out="runs/resolution"))

@@ -1,0 +1,249 @@
+"""Writes docs/results.md from what the studies found.
+
+    python experiments/table.py    # takes what is new in runs/, and rebuilds the page from docs/results/
+
+Each study has a folder docs/results/{study} with its results, seed by seed, and a picture; the page shows the study's
+own docstring with them, and first what became of the paper's findings.
+"""
+
+import argparse
+import ast
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vivit_zoo.tables import Row, difference, interval, markdown, read_rows, study_table, with_interval
+
+STUDIES = (
+    "variants",
+    "input_encoding",
+    "temporal_depth",
+    "tubelet_length",
+    "frames_and_views",
+    "resolution",
+    "model_size",
+    "regularisation",
+    "temporal_start",
+    "block_order",
+    "pooling",
+    "positions",
+    "head_split",
+    "image_start",
+    "training_data",
+    "from_disk",
+)
+PACED = ("from_disk",)  # where the pace is the question
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the paper found: one setting against another.
+
+    Args:
+        claim: in words.
+        paper: the numbers there, or where they are shown.
+        study: ours.
+        settings: the names of the two rows.
+        better: whether the first is to be better, or else equal.
+        head: whose accuracy is compared; all heads' together by default.
+    """
+
+    claim: str
+    paper: str
+    study: str
+    settings: tuple[str, str]
+    better: bool = True
+    head: str = ""
+
+
+JOINT, MODEL_2 = "joint (Model 1)", "factorised encoder (Model 2)"
+FINDINGS = (
+    Finding(
+        "a temporal encoder beats the average over frames",
+        "Table 2: 78.8, 75.8",
+        "variants",
+        (MODEL_2, "average pool (baseline)"),
+    ),
+    Finding(
+        "joint attention beats the factorised encoder on much data", "Table 2: 80.0, 78.8", "variants", (JOINT, MODEL_2)
+    ),
+    Finding(
+        "the first temporal layer brings most",
+        "Table 3: 78.6, 75.8",
+        "temporal_depth",
+        ("1 temporal layers", "0 temporal layers"),
+    ),
+    Finding(
+        "four temporal layers bring hardly more than one",
+        "Table 3: 78.8, 78.6",
+        "temporal_depth",
+        ("4 temporal layers", "1 temporal layers"),
+        better=False,
+    ),
+    Finding(
+        "tubelets from the central frame beat random ones",
+        "Table 1: 79.2, 73.2",
+        "input_encoding",
+        ("tubelets, central_frame", "tubelets, random"),
+    ),
+    Finding(
+        "tubelets from the central frame beat filter inflation",
+        "Table 1: 79.2, 77.6",
+        "input_encoding",
+        ("tubelets, central_frame", "tubelets, filter_inflation"),
+    ),
+    Finding(
+        "tubelets from the central frame beat uniform frame sampling",
+        "Table 1: 79.2, 78.5",
+        "input_encoding",
+        ("tubelets, central_frame", "uniform frame sampling"),
+    ),
+    Finding(
+        "shorter tubelets are better (2 frames, 4)",
+        "Figure 8",
+        "tubelet_length",
+        ("factorised encoder, tubelets of 2", "factorised encoder, tubelets of 4"),
+    ),
+    Finding(
+        "shorter tubelets are better (4 frames, 8)",
+        "Figure 8",
+        "tubelet_length",
+        ("factorised encoder, tubelets of 4", "factorised encoder, tubelets of 8"),
+    ),
+    Finding(
+        "the order within Model 3 makes no difference",
+        "section 3.3",
+        "block_order",
+        ("space, then time", "time, then space"),
+        better=False,
+    ),
+    Finding(
+        "larger frames are better",
+        "Table 5: 81.0, 80.3",
+        "resolution",
+        ("48 pixels, image start", "32 pixels, image start"),
+    ),
+    Finding("a larger model is better", "Figure 7", "model_size", ("width 108, depth 3", "width 72, depth 3")),
+    Finding(
+        "regularisation helps on little data",
+        "Table 4: 43.7, 38.4",
+        "regularisation",
+        ("+ mixup 0.1", "+ colour jitter"),
+    ),
+    Finding(
+        "an image start helps: what a still image shows",
+        "section 3.4",
+        "image_start",
+        ("image model, central frame, 150 steps", "random weights, 150 steps"),
+        head="number",
+    ),
+    Finding(
+        "an image start helps: number and order together",
+        "section 3.4",
+        "image_start",
+        ("image model, central frame, 150 steps", "random weights, 150 steps"),
+    ),
+    Finding(
+        "views make up for frames",
+        "Figure 9",
+        "frames_and_views",
+        ("4 frames, 4 views", "16 frames, 1 views"),
+        better=False,
+    ),
+)
+
+
+def collect(runs: Path) -> None:
+    """Take over what studies have written into `runs`."""
+    for study in STUDIES:
+        for file in (runs / study).glob("*"):
+            kept = {"results.json", "table.md", "accuracies.png"}
+            if file.name in kept | ({"accuracy_vs_gmacs.png", "clips.png"} if study == "variants" else set()):
+                (RESULTS / study).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, RESULTS / study / file.name)
+
+
+def findings(studies: dict[str, Sequence[Row]]) -> str:
+    """The table of what became of the paper's findings; those of studies without results are left out."""
+    columns: dict[str, list[str]] = {"the paper's finding": [], "paper": [], "difference here": [], "verdict": []}
+    for finding in FINDINGS:
+        rows = {row.name: row for row in studies.get(finding.study, ())}
+        if not rows:
+            continue
+        one, other = (rows[name] for name in finding.settings)
+        values = difference(one, other, *(("head_accuracy", finding.head) if finding.head else ("accuracy",)))
+        text = with_interval(values, "+")
+        cells = [
+            f"{finding.claim} ([{finding.study}](#{finding.study}))",
+            finding.paper,
+            text,
+            verdict(values, finding.better),
+        ]
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.append(cell)
+    return markdown(columns, left=tuple(columns))
+
+
+def verdict(differences: Sequence[float], better: bool) -> str:
+    """By the 95 % interval of the differences, in percent: whether it leaves out zero, and on which side."""
+    middle, half = interval(differences)
+    if len(differences) < 2:
+        return "one seed tells nothing"
+    if abs(middle) <= half:
+        return "within the noise" if better else "confirmed, as far as the noise lets see"
+    return "confirmed" if better and middle > 0 else "refuted"
+
+
+def page(studies: dict[str, Sequence[Row]]) -> str:
+    """The whole page."""
+    cells = {result["cell"]: result for rows in studies.values() for row in rows for result in row.results.values()}
+    hours = sum(result["core_seconds"] for result in cells.values()) / 3600
+    machines = sorted({result["machine"] for result in cells.values()})
+    seeds = max(len(row.results) for rows in studies.values() for row in rows)
+    names = " ".join(studies)
+    parts = [
+        "# Results",
+        "Written by `experiments/table.py` from the results in [docs/results](results); of these, each comes from a run of the "
+        "command beside it. All of them, and this page:",
+        f"```sh\nfor study in {names}; do\n    python experiments/$study.py --seeds {seeds} --jobs 2 --cells runs/cells\n"
+        "done\npython experiments/table.py\n```",
+        f"{len(cells)} runs, {hours:.1f} hours of one core in all, on {'; '.join(machines)}.",
+        "Accuracies are of new clips, in percent: the mean over the seeds and its 95 % interval (Student's t). Differences "
+        "are from the first row, seed by seed; bold are those whose interval leaves out zero. *Frames shuffled* and "
+        "*halves swapped* are the controls: a model that sees time falls to a bag's accuracy, 50, or below when the frames "
+        "are shuffled, and answers with the reversed order when the halves are swapped. What can be known by one frame "
+        "(16.7) or an unordered bag of tubelets (50) is known by construction, see `MovingDigits`.",
+        "## What became of the paper's findings",
+        "On MovingDigits, which is nothing but motion, with small models and few steps: what holds on Kinetics need not "
+        "hold here. A finding is confirmed or refuted where the interval of the difference leaves out zero.",
+        findings(studies),
+    ]
+    for study, rows in studies.items():
+        doc = ast.get_docstring(ast.parse((Path(__file__).parent / f"{study}.py").read_text())) or ""
+        question, _, body = doc.partition("\n")
+        parts += [
+            f'<a id="{study}"></a>',
+            f"## {question}",
+            body.strip(),
+            study_table(rows, pace=study in PACED),
+            f"![Accuracy of each setting](results/{study}/accuracies.png)",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Collect and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the studies' folders are (runs)")
+    options = parser.parse_args()
+    collect(options.runs)
+    found = {study: RESULTS / study / "results.json" for study in STUDIES}
+    studies = {study: read_rows(file) for study, file in found.items() if file.exists()}
+    (RESULTS.parent / "results.md").write_text(page(studies))
+    print(f"docs/results.md: {len(studies)} of {len(STUDIES)} studies")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""How should the temporal attention of Model 3 start, which no image model has?
+
+    python experiments/temporal_start.py --seeds 3
+
+Paper, section 3.4: with zeros, so that the model starts as the image model on each frame. The original code's default
+copies the spatial attention instead. All weights at zero get no gradient but for the last bias, so that the time
+attention never learns ("zero"); zero output weights alone start the same model and learn ("zero_out", our default).
+
+Expected: "zero" stays a bag of frames; the order of the others is a matter of steps.
+"""
+
+import dataclasses
+import sys
+from typing import get_args
+
+from image_start import NUMBERED
+from still_digits import pretrained
+
+from vivit_zoo.ablation import Setting, run_from_command_line
+from vivit_zoo.train import Start, TrainConfig
+from vivit_zoo.weights.start import Temporal
+
+
+def settings(base: TrainConfig) -> list[Setting]:
+    """The four starts; all else is from the image model in every row."""
+    model = base.change_model(variant="factorised_self_attention", pos_embed="learned")
+    source = pretrained(base.model)
+    return [
+        Setting(how, dataclasses.replace(model, start=Start(source=source, temporal=how))) for how in get_args(Temporal)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(run_from_command_line(__doc__, NUMBERED, settings, out="runs/temporal_start"))

@@ -1,0 +1,35 @@
+"""How much does an image start help, the fewer videos there are?
+
+    python experiments/training_data.py --seeds 3
+
+Paper, sections 3.4 and 4: ViViT needs large data, and makes do with less from an image model and with regularisation.
+
+Videos are NumberedDigits, the image model is still_digits.py's. Expected: the fewer clips, the larger the difference in
+the number; with 250 clips, seen about twenty times each, neither order nor number of new clips is known well.
+"""
+
+import dataclasses
+import sys
+
+from image_start import NUMBERED
+from still_digits import pretrained
+
+from vivit_zoo.ablation import Setting, run_from_command_line
+from vivit_zoo.train import Start, TrainConfig
+
+
+def settings(base: TrainConfig) -> list[Setting]:
+    """Random weights and the image model's, on ever fewer clips, for as many steps."""
+    starts = {"random weights": Start(), "image model": Start(source=pretrained(base.model))}
+    return [
+        Setting(
+            f"{clips:,} clips, {name}",
+            dataclasses.replace(base, start=start, data=dataclasses.replace(base.data, train_clips=clips)),
+        )
+        for clips in (100_000, 1_000, 250)
+        for name, start in starts.items()
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(run_from_command_line(__doc__, NUMBERED, settings, out="runs/training_data"))

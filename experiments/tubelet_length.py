@@ -1,0 +1,30 @@
+"""How long should tubelets be?
+
+    python experiments/tubelet_length.py --seeds 3
+
+Paper, Figure 8 (tubelets of 16x8, 16x4 and 16x2 on Kinetics-400): for all models, the shorter, the better and dearer.
+
+Expected: 2 frames, which show a motion each, are best for the budget; a tubelet of one frame shows none, so that the
+temporal encoder must find it; of 8, two tubelets tell the halves of a clip apart, and little more.
+"""
+
+import sys
+
+from vivit_zoo.ablation import BASE, Setting, run_from_command_line
+from vivit_zoo.train import TrainConfig
+
+
+def settings(base: TrainConfig) -> list[Setting]:
+    """Of the factorised encoder and of joint attention, with as many frames in all."""
+    return [
+        Setting(
+            f"{name}, tubelets of {t}",
+            base.change_model(variant=variant, tubelet_size=(t, *base.model.tubelet_size[1:])),
+        )
+        for variant, name in {"factorised_encoder": "factorised encoder", "joint": "joint"}.items()
+        for t in (2, 1, 4, 8)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(run_from_command_line(__doc__, BASE, settings, out="runs/tubelet_length"))
