@@ -155,6 +155,31 @@ FINDINGS = (
 )
 
 
+INTRODUCTION = """\
+# Results
+
+Written by `experiments/table.py` from what the studies have left in [docs/results](results), each by the command beside
+its table. All of them, and this page:
+
+```sh
+for study in {studies}; do
+    python experiments/$study.py --seeds {seeds} --jobs 2 --cells runs/cells
+done
+python experiments/table.py
+```"""
+READING = """\
+Accuracies are of new clips, in percent: the mean over the seeds and its 95 % interval (Student's t). Differences are
+from the first row, seed by seed; bold are those whose interval leaves out zero. *Frames shuffled* and *halves swapped*
+are the controls: a model that sees time falls to a bag's accuracy, 50, or below when the frames are shuffled, and answers
+with the reversed order when the halves are swapped. What one frame (16.7) and an unordered bag of tubelets (50) can tell
+is known by construction, see `MovingDigits`; it is the ceiling in the tables.
+
+## What became of the paper's findings
+
+On MovingDigits, with small models and few steps: what holds on Kinetics need not hold here. A finding is confirmed or
+refuted where the interval of the difference leaves out zero."""
+
+
 def collect(runs: Path) -> None:
     """Take over what studies have written into `runs`."""
     for study in STUDIES:
@@ -204,20 +229,9 @@ def page(studies: dict[str, Sequence[Row]]) -> str:
     seeds = max(len(row.results) for rows in studies.values() for row in rows)
     names = " ".join(studies)
     parts = [
-        "# Results",
-        "Written by `experiments/table.py` from the results in [docs/results](results); of these, each comes from a run of the "
-        "command beside it. All of them, and this page:",
-        f"```sh\nfor study in {names}; do\n    python experiments/$study.py --seeds {seeds} --jobs 2 --cells runs/cells\n"
-        "done\npython experiments/table.py\n```",
+        INTRODUCTION.format(studies=" ".join(studies), seeds=seeds),
         f"{len(cells)} runs, {hours:.1f} hours of one core in all, on {'; '.join(machines)}.",
-        "Accuracies are of new clips, in percent: the mean over the seeds and its 95 % interval (Student's t). Differences "
-        "are from the first row, seed by seed; bold are those whose interval leaves out zero. *Frames shuffled* and "
-        "*halves swapped* are the controls: a model that sees time falls to a bag's accuracy, 50, or below when the frames "
-        "are shuffled, and answers with the reversed order when the halves are swapped. What can be known by one frame "
-        "(16.7) or an unordered bag of tubelets (50) is known by construction, see `MovingDigits`.",
-        "## What became of the paper's findings",
-        "On MovingDigits, which is nothing but motion, with small models and few steps: what holds on Kinetics need not "
-        "hold here. A finding is confirmed or refuted where the interval of the difference leaves out zero.",
+        READING,
         findings(studies),
     ]
     for study, rows in studies.items():
