@@ -170,9 +170,9 @@ python experiments/table.py
 READING = """\
 Accuracies are of new clips, in percent: the mean over the seeds and its 95 % interval (Student's t). Differences are
 from the first row, seed by seed; bold are those whose interval leaves out zero. *Frames shuffled* and *halves swapped*
-are the controls: a model that sees time falls to a bag's accuracy, 50, or below when the frames are shuffled, and answers
-with the reversed order when the halves are swapped. What one frame (16.7) and an unordered bag of tubelets (50) can tell
-is known by construction, see `MovingDigits`; it is the ceiling in the tables.
+are the controls: a model that sees time falls to a bag's accuracy, 50, or below when the frames are shuffled, and
+answers with the reversed order when the halves are swapped. What one frame (16.7) and an unordered bag of tubelets (50)
+can tell is known by construction, see `MovingDigits`; it is the ceiling in the tables.
 
 ## What became of the paper's findings
 
@@ -227,7 +227,6 @@ def page(studies: dict[str, Sequence[Row]]) -> str:
     hours = sum(result["core_seconds"] for result in cells.values()) / 3600
     machines = sorted({result["machine"] for result in cells.values()})
     seeds = max(len(row.results) for rows in studies.values() for row in rows)
-    names = " ".join(studies)
     parts = [
         INTRODUCTION.format(studies=" ".join(studies), seeds=seeds),
         f"{len(cells)} runs, {hours:.1f} hours of one core in all, on {'; '.join(machines)}.",
