@@ -9,6 +9,12 @@ to the one tubelet with most of the digit would get 4.9. Two controls: the same 
 of other clips, which must give 1. The last column has the same number of the one head, of all layers, with the most.
 
 Expected: well above 1 and above the untrained model for all four, as nothing but the digit tells the class.
+
+Seen (docs/results/attention, one seed): 1.6 to 1.9 for all four, against 1.1 to 1.2 before training, where brighter
+tubelets already have larger keys, and 1.0 on other digits. Heat lies on the ends and edges of the digit more than on
+its middle, often on tubelets that it covers by a small part, which keeps the number far below the highest. Attention
+over the digit is the first layers': there the keenest heads are, while later layers mix tokens that carry the digit's
+motion already, wherever they stand.
 """
 
 import sys
