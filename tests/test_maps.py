@@ -363,3 +363,26 @@ def test_half_precision_models_have_maps_in_float32():
     assert maps.dtype == torch.float32
     torch.testing.assert_close(maps.sum(-1), torch.ones_like(maps[..., 0]))
     torch.testing.assert_close(rollout(model, video.bfloat16()), rollout(model.float(), video), rtol=0.1, atol=0.01)
+
+
+def test_autocast_leaves_maps_in_float32():
+    model, video = tiny_model().float(), video_for(tiny_config(), dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = attention_maps(model, video)["clip"].weights
+        shares = rollout(model, video)
+    assert maps.dtype == shares.dtype == torch.float32
+    torch.testing.assert_close(maps.sum(-1), torch.ones_like(maps[..., 0]))
+    torch.testing.assert_close(shares, rollout(model, video), rtol=0.1, atol=0.01)
+
+
+def test_inference_mode_and_compiled_models():
+    model, video = tiny_model(), video_for(tiny_config())
+    expected, heads = rollout(model, video), head_maps(model, video, "encoder.blocks.1.attn")
+    with torch.inference_mode():
+        other = video.clone()  # an inference tensor
+        assert torch.equal(rollout(model, other), expected)
+        assert torch.equal(head_maps(model, other, "encoder.blocks.1.attn"), heads)
+    model.compile(backend="eager")
+    model(video)
+    torch.testing.assert_close(rollout(model, video), expected)
+    torch.testing.assert_close(head_maps(model, video, "encoder.blocks.1.attn"), heads)

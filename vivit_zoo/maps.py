@@ -85,7 +85,7 @@ def attention_maps(model: ViViT, video: Tensor, layers: Collection[str] | None =
                 axis = axis or ("time" if short else "clip")
                 found.setdefault(axis, {})[name] = weights.movedim(-3, 0)
 
-    with torch.no_grad(), _watched(model, record):
+    with _watched(model, record), torch.no_grad():
         model(video)
     return {axis: _stacked(axis, maps) for axis, maps in found.items()}
 
@@ -111,11 +111,13 @@ def head_maps(model: ViViT, video: Tensor, layer: str) -> Tensor:
     t, h, w = model.config.grid
     found: list[Tensor] = []
 
-    def record(name: str, layer: Attention, strategy: Attend, qkv: tuple[Tensor, Tensor, Tensor], out: Tensor) -> None:
+    def record(
+        name: str, attention: Attention, strategy: Attend, qkv: tuple[Tensor, Tensor, Tensor], out: Tensor
+    ) -> None:
         if name == wanted:
             q, k, _ = qkv
             # Without an Encoder around it, nobody knows of a class token or of registers.
-            around = [one for one in model.modules() if isinstance(one, Encoder) and layer in one.modules()]
+            around = [one for one in model.modules() if isinstance(one, Encoder) and attention in one.modules()]
             queries = q.new_zeros(q.shape[:-1], dtype=_exact(q))
             if around and around[-1].global_pool == "token":
                 queries[..., 0] = 1.0
@@ -124,7 +126,7 @@ def head_maps(model: ViViT, video: Tensor, layer: str) -> Tensor:
             queries /= queries[0, ..., 0, :].sum()
             found.append(_on_grid(_gathered(strategy, q, k, queries), t, h * w))
 
-    with torch.no_grad(), _watched(model, record):
+    with _watched(model, record), torch.no_grad():
         model(video)
     return found[-1]
 
@@ -176,15 +178,15 @@ def rollout(model: ViViT, video: Tensor) -> Tensor:
         return out.detach()
 
     with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
         stack.enter_context(_watched(model, record))
+        stack.enter_context(torch.enable_grad())
         stack.callback(model.tubelet_embed.register_forward_hook(begin).remove)
         stack.callback(model.encoder.register_forward_hook(end).remove)
         for module in model.encoder.modules():
             for kind, hook in ((Attention, mix), (nn.LayerNorm, keep), (nn.RMSNorm, keep), (Mlp, cut)):
                 if isinstance(module, kind):
                     stack.callback(module.register_forward_hook(hook).remove)
-        model(video)
+        model(video.clone() if video.is_inference() else video)
         (relevance,) = torch.autograd.grad(ends["pooled"].sum(), ends["tokens"])
     relevance = relevance.to(_exact(relevance)).sum(-1)
     # All zeros where no tubelet reaches the output, as under a causal mask with the class token first.
@@ -241,15 +243,15 @@ def _gathered(attend: Attend, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
 def _weights(name: str, strategy: Attend, qkv: tuple[Tensor, Tensor, Tensor], out: Tensor) -> dict[str, Tensor]:
     """The maps (..., h, query, key) of one layer by axis; the axis of a sequence without a grid is ""."""
     q, k, v = (x.to(_exact(x)) for x in qkv)
-    grid = q.ndim == 5
-    if strategy is attend:
-        return {"space" if grid else "": _softmax(q, k)}
-    if strategy is attend_over_time:
-        return {"time": _over_time(q, k)}
-    if strategy is attend_split_heads:
-        (q_time, q_space), (k_time, k_space) = (x.chunk(2, dim=-3) for x in (q, k))
-        return {"time": _over_time(q_time, k_time), "space": _softmax(q_space, k_space)}
-    return {"": _by_identity(name, strategy, q, k, v, out)}
+    with torch.autocast(q.device.type, enabled=False):
+        if strategy is attend:
+            return {"space" if q.ndim == 5 else "": _softmax(q, k)}
+        if strategy is attend_over_time:
+            return {"time": _over_time(q, k)}
+        if strategy is attend_split_heads:
+            (q_time, q_space), (k_time, k_space) = (x.chunk(2, dim=-3) for x in (q, k))
+            return {"time": _over_time(q_time, k_time), "space": _softmax(q_space, k_space)}
+        return {"": _by_identity(name, strategy, q, k, v, out)}
 
 
 def _softmax(q: Tensor, k: Tensor) -> Tensor:
@@ -335,6 +337,9 @@ def _watched(model: nn.Module, record: Record) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     own = {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))  # within it there are no gradients, whatever is enabled
+        if any(module._compiled_call_impl is not None for module in modes):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled layers hear of no new strategy
         for module, mode in modes.items():
             stack.callback(setattr, module, "training", mode)
         model.eval()
