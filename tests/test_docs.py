@@ -41,3 +41,8 @@ def test_links_to_files_exist():
 
 def test_readme_shows_the_table_that_the_experiment_wrote():
     assert (ROOT / "docs/results/variants/table.md").read_text().strip() in (ROOT / "README.md").read_text()
+
+
+def test_the_page_on_attention_shows_the_table_that_the_experiment_wrote():
+    table = (ROOT / "docs/results/attention/preference.md").read_text().strip()
+    assert table in (ROOT / "docs/attention.md").read_text()

@@ -28,8 +28,7 @@ def experiment(monkeypatch, tmp_path):
 
     def load(name):
         module = importlib.import_module(name)
-        if hasattr(module, "CACHE"):
-            monkeypatch.setattr(module, "CACHE", tmp_path)
+        monkeypatch.setattr(module, "CACHE", tmp_path, raising=False)
         return module
 
     return load
@@ -105,9 +104,41 @@ def test_study_can_be_planned(experiment, monkeypatch, tmp_path, name):
     monkeypatch.setattr(experiment("still_digits"), "pretrained", lambda model: "runs/still-digits-0")
     monkeypatch.delitem(sys.modules, name, raising=False)  # else it would have the real one
     module = experiment(name)
-    last = re.search(r"run_from_command_line\(__doc__, (\w+), settings, out=\"(.*)\"\)", inspect.getsource(module))
+    last = re.search(r"run_from_command_line\(__doc__, (\w+), settings, out=\"(.*?)\"[,)]", inspect.getsource(module))
     assert last[2] == f"runs/{name}"
     assert module.__doc__.splitlines()[0].endswith("?")
     assert f"python experiments/{name}.py" in module.__doc__
     if name != "from_disk":  # whose files are rendered, and read, in a test of their own
         assert len(plan_study(module.settings(getattr(module, last[1])), range(2), tmp_path)) >= 4
+
+
+def test_attention_is_measured_where_the_digit_is(experiment, tmp_path, monkeypatch, capsys):
+    attention = experiment("attention")
+    monkeypatch.setattr(attention, "CLIPS", 6)
+    settings = attention.settings(shrink(attention.BASE))
+    cells = [Cell(setting, seed, tmp_path) for seed in (0, 1) for setting in settings]
+    for cell in cells:
+        run_cell(cell, threads=1)
+    attention.draw(cells[:4], tmp_path)
+    assert "interval over clips, one seed" in (tmp_path / "preference.md").read_text()
+    attention.draw(cells, tmp_path)
+    text = (tmp_path / "preference.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "standard deviation over seeds" in text
+    assert [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:6]] == [one.name for one in settings]
+    assert (tmp_path / "sheet.png").stat().st_size > 5000
+
+
+def test_preference_is_share_over_area(experiment):
+    attention = experiment("attention")
+    model = ViViT(attention.BASE.model)
+    video = torch.full((2, 1, 16, 32, 32), -1.0)
+    video[0, :, 2:4, :8, 8:24] = 1.0  # two tubelets of 128
+    video[1, :, 4, 8:16, 8:12] = 1.0  # a quarter of one
+    cover = attention.covered(video, model)
+    assert cover[0].nonzero().tolist() == [[1, 1], [1, 2]]
+    assert cover[1].nonzero().tolist() == [[2, 5]]
+    assert cover[1, 2, 5] == 0.25
+    shares = torch.full((2, 8, 16), 1 / 128)
+    torch.testing.assert_close(attention.preference(shares, cover), torch.ones(2))
+    torch.testing.assert_close(attention.preference(2 * cover, cover), torch.tensor([64.0, 32.0]))

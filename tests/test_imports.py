@@ -21,6 +21,7 @@ MAY_IMPORT_OF_OURS = {
     "encoders": {"attention", "blocks", "tokens"},
     # The methods that load and save import `weights` when they are called, and only then.
     "model": {"blocks", "tokens", "encoders", "weights", "weights.report"},
+    "maps": {"attention", "blocks", "encoders", "model"},
     "__init__": {"model", "weights"},  # the second only when it is asked for
     "flops": set(),
     "paper": set(),
@@ -60,8 +61,21 @@ MAY_IMPORT_OF_OURS = {
         *("scores", "signals", "weights", "weights.resize", "weights.start"),
     },
     "classify": {"clips", "evaluate", "model", "preprocess", "video"},
+    "attend": {"classify", "clips", "maps", "model", "preprocess", "tokens", "video", "vivit_zoo"},
     "cli": {
-        *("bench", "classify", "clips", "datasets", "encoders", "flops", "model", "paper", "peers", "preprocess"),
+        *(
+            "attend",
+            "bench",
+            "classify",
+            "clips",
+            "datasets",
+            "encoders",
+            "flops",
+            "model",
+            "paper",
+            "peers",
+            "preprocess",
+        ),
         "vivit_zoo",
     },
     "cells": {"checkpoint", "datasets", "evaluate", "flops", "machine", "model", "train"},

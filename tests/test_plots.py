@@ -1,8 +1,10 @@
 """The pictures say what the numbers say."""
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from vivit_zoo import plots
 
@@ -53,3 +55,33 @@ def test_nothing_is_wrong_or_nothing_is_there(tmp_path):
 def test_names_must_fit(tmp_path):
     with pytest.raises(ValueError, match=r"a matrix \(2, 2\) is not of 3 classes"):
         plots.confusion(torch.eye(2), ["a", "b", "c"], tmp_path / "c.png")
+
+
+def test_attention_is_drawn_from_its_least_to_its_greatest_share(drawn, tmp_path):
+    frames = np.full((20, 8, 12, 1), 255, np.uint8)
+    shares = torch.full((20, 2, 3), 0.005)
+    shares[19, 1, 2] = 0.405
+    even = torch.full((20, 2, 3), 1 / 120)
+    plots.attention_sheet(frames, {"rollout": shares, "head": even}, tmp_path / "a.png", note="random weights")
+    (figure,) = drawn
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["frames", "rollout: 0.6 to 49 times an even share", "head: 1 to 1 times an even share"]
+    assert figure.get_supxlabel() == "random weights"
+    frames, rollout, head = (ax.images[0].get_array() for ax in figure.axes)
+    assert frames.shape == (8, 16 * 13, 3)  # of twenty sixteen, with a line between
+    assert (rollout[4:, -5:-1] == rollout[4, -5]).all()  # a square a tubelet
+    assert not (rollout[4, -5] == rollout[0, 0]).any()
+    assert (head[:, :12] == rollout[0, 0]).all()
+
+
+def test_a_film_of_attention_shows_the_frames_beside(tmp_path):
+    frames = np.zeros((5, 8, 12, 3), np.uint8)
+    frames[:, :, :, 0] = 255
+    shares = torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    for fps, duration in ((10, 100), (200, 20)):
+        plots.attention_film(frames, shares, tmp_path / "a.gif", fps)
+        with Image.open(tmp_path / "a.gif") as film:
+            assert (film.n_frames, film.size, film.info["duration"]) == (5, (24, 8), duration)
+            first = np.asarray(film.convert("RGB"))
+    assert (first[:, :12] == (255, 0, 0)).all()
+    assert len({tuple(first[y, 12 + x]) for y in (0, 4) for x in (0, 4, 8)}) > 2

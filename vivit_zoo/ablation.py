@@ -92,7 +92,11 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
 
 
 def run_from_command_line(
-    question: str, base: TrainConfig, settings: Callable[[TrainConfig], list[Setting]], out: str
+    question: str,
+    base: TrainConfig,
+    settings: Callable[[TrainConfig], list[Setting]],
+    out: str,
+    finish: Callable[[list[Cell], Path], None] | None = None,
 ) -> int:
     """The command line of an experiment: run its study, print and write the table, draw the pictures.
 
@@ -101,6 +105,7 @@ def run_from_command_line(
         base: the defaults; every field can be overridden on the command line, such as --steps 100 --model.depth 2.
         settings: makes the rows from the base.
         out: default folder of the study.
+        finish: what else to make of the finished cells and the folder, after the report.
 
     Returns:
         The exit code: that of `report`, or 2 if a setting cannot be built or nothing can be launched.
@@ -138,7 +143,10 @@ def run_from_command_line(
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     with hold(out_dir, wait=True):  # another call may report on the same folder
-        return report(cells, out_dir)
+        code = report(cells, out_dir)
+        if finish:
+            finish([cell for cell in cells if cell.done], out_dir)
+        return code
 
 
 def report(cells: Sequence[Cell], out: Path) -> int:

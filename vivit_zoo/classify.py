@@ -16,7 +16,7 @@ from vivit_zoo.model import ViViT
 from vivit_zoo.preprocess import Preprocess
 from vivit_zoo.video import VideoError
 
-__all__ = ["class_names", "classify", "classify_files", "top_classes"]
+__all__ = ["best_classes", "check_model", "class_names", "class_table", "classify", "classify_files", "top_classes"]
 
 
 def classify(
@@ -82,12 +82,9 @@ def classify_files(
     Raises:
         ValueError: if the model has no head, or takes neither one nor three channels.
     """
-    if not model.num_classes:
-        raise ValueError("the model has no head, so there is nothing to classify into; load it with num_classes=...")
-    if model.config.in_chans not in (1, 3):
-        raise ValueError(f"the model takes {model.config.in_chans} channels; videos have 3, or 1 for gray models")
+    check_model(model)
     model = model.to(device).eval()
-    names, failed = class_names(model), 0
+    failed = 0
     for path in tqdm(paths, disable=len(paths) < 2, unit="video"):
         try:
             logits = classify(model, path, views, preprocess, device, gray=model.config.in_chans == 1)
@@ -97,15 +94,33 @@ def classify_files(
             if as_json:
                 tqdm.write(json.dumps({"video": path, "error": str(error)}))
             continue
-        if isinstance(logits, dict):
-            best: Any = {head: top_classes(x, names and names[head], top) for head, x in logits.items()}
-        else:
-            best = top_classes(logits, names, top)
-        tqdm.write(json.dumps({"video": path, "classes": best}) if as_json else _table(path, best))
+        best = best_classes(model, logits, top)
+        tqdm.write(json.dumps({"video": path, "classes": best}) if as_json else class_table(path, best))
     return failed
 
 
-def _table(path: str, best: Any) -> str:
+def check_model(model: ViViT) -> None:
+    """Whether a model can name what is in a video.
+
+    Raises:
+        ValueError: if it has no head, or takes neither one nor three channels.
+    """
+    if not model.num_classes:
+        raise ValueError("the model has no head, so there is nothing to classify into; load it with num_classes=...")
+    if model.config.in_chans not in (1, 3):
+        raise ValueError(f"the model takes {model.config.in_chans} channels; videos have 3, or 1 for gray models")
+
+
+def best_classes(model: ViViT, logits: Tensor | dict[str, Tensor], count: int) -> Any:
+    """`top_classes` of logits (classes,) by the model's names; by head for a model with several."""
+    names = class_names(model)
+    if isinstance(logits, dict):
+        return {head: top_classes(x, names and names[head], count) for head, x in logits.items()}
+    return top_classes(logits, names, count)
+
+
+def class_table(path: str, best: Any) -> str:
+    """What `best_classes` gave, a line a class, under the name of the video."""
     heads = best if isinstance(best, dict) else {"": best}
     lines = [path]
     for head, classes in heads.items():

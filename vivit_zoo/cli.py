@@ -1,4 +1,4 @@
-"""The command line: `vivit-zoo summary | convert | classify | check-data | bench`."""
+"""The command line: `vivit-zoo summary | convert | classify | attend | check-data | bench`."""
 
 import argparse
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,10 @@ from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.flops import count_macs, count_params, paper_gflops
 from vivit_zoo.model import ViViT, named_config
 from vivit_zoo.paper import MODELS
+
+if TYPE_CHECKING:
+    from vivit_zoo.clips import Views
+    from vivit_zoo.preprocess import Preprocess
 
 __all__ = ["main"]
 
@@ -54,23 +58,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     classify.add_argument("videos", nargs="+", metavar="VIDEO", help="files that FFmpeg can read")
     classify.add_argument("--checkpoint", required=True, metavar="SOURCE", help="Hub id, folder or file of a model")
     classify.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help="1x1, 4x3, ... (4x3)")
-    classify.add_argument("--stride", type=int, default=2, help="distance of a clip's frames in the video (2)")
-    classify.add_argument("--top", type=int, default=5, help="number of classes to print (5)")
     classify.add_argument("--json", action="store_true", help="print one JSON object a line")
-    classify.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
-    classify.add_argument(
-        "--preprocessing",
-        choices=("original", "transformers"),
-        default="original",
-        help="pixels as ViViT was trained on, or as transformers' VivitImageProcessor makes them (original)",
-    )
-    classify.add_argument(
-        "--policy",
-        choices=("repeat_last", "wrap", "error"),
-        default="repeat_last",
-        help="for a video shorter than a clip: repeat its last frame, start it again, or refuse it (repeat_last)",
-    )
     classify.set_defaults(run=_classify)
+    look = commands.add_parser(
+        "attend", help="pictures of what a model looks at in a video: attention rollout and heads"
+    )
+    look.add_argument("video", metavar="VIDEO", help="a file that FFmpeg can read; the clip in its middle is taken")
+    look.add_argument("--checkpoint", required=True, metavar="SOURCE", help="Hub id, folder or file of a model")
+    look.add_argument("--layer", help="show each head of this layer too: its number, from 0, -1 for the last, or name")
+    look.add_argument("--out", type=Path, default=Path("runs/attend"), help="folder for the pictures (runs/attend)")
+    look.set_defaults(run=_attend)
+    for command in (classify, look):
+        command.add_argument("--stride", type=int, default=2, help="distance of a clip's frames in the video (2)")
+        command.add_argument("--top", type=int, default=5, help="number of classes to print (5)")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
+        command.add_argument(
+            "--preprocessing",
+            choices=("original", "transformers"),
+            default="original",
+            help="pixels as ViViT was trained on, or as transformers' VivitImageProcessor makes them (original)",
+        )
+        command.add_argument(
+            "--policy",
+            choices=("repeat_last", "wrap", "error"),
+            default="repeat_last",
+            help="for a video shorter than a clip: repeat its last frame, start it again, or refuse it (repeat_last)",
+        )
     check = commands.add_parser("check-data", help="open every video of a data set: classes, lengths, broken files")
     check.add_argument("source", help="list file, folder, shards such as 'train-{000..015}.tar'; see docs/data.md")
     check.add_argument("--root", help="folder that a list's paths start from (that of the list)")
@@ -118,24 +131,31 @@ def _views(text: str) -> tuple[int, int]:
 
 def _classify(options: argparse.Namespace) -> int:
     from vivit_zoo.classify import classify_files
+
+    model, views, preprocess = _model_and_views(options, *options.views)
+    device = _device(options.device)
+    return classify_files(model, options.videos, views, preprocess, device, top=options.top, as_json=options.json)
+
+
+def _attend(options: argparse.Namespace) -> int:
+    from vivit_zoo.attend import attend_file
+
+    model, views, preprocess = _model_and_views(options, clips=1, crops=1)
+    device = _device(options.device)
+    print(attend_file(model, options.video, views, preprocess, options.out, device, options.layer, options.top))
+    return 0
+
+
+def _model_and_views(options: argparse.Namespace, clips: int, crops: int) -> tuple[ViViT, "Views", "Preprocess"]:
     from vivit_zoo.clips import Views
     from vivit_zoo.preprocess import Preprocess
 
     if options.top < 1:
         raise ValueError(f"--top {options.top} is not positive")
-    clips, crops = options.views
     views = Views(clips=clips, crops=crops, stride=options.stride, policy=options.policy)
     model = ViViT.from_pretrained(options.checkpoint)
     views = dataclasses.replace(views, frames=model.config.num_frames)
-    return classify_files(
-        model,
-        options.videos,
-        views,
-        Preprocess(model.config.frame_size, style=options.preprocessing),
-        _device(options.device),
-        top=options.top,
-        as_json=options.json,
-    )
+    return model, views, Preprocess(model.config.frame_size, style=options.preprocessing)
 
 
 def _check_data(options: argparse.Namespace) -> int:

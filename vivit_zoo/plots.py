@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -13,7 +15,16 @@ from torch.utils.data import Dataset
 
 from vivit_zoo.tables import Row, interval
 
-__all__ = ["accuracies", "accuracy_vs_gmacs", "clips", "confusion", "curves", "speeds"]
+__all__ = [
+    "accuracies",
+    "accuracy_vs_gmacs",
+    "attention_film",
+    "attention_sheet",
+    "clips",
+    "confusion",
+    "curves",
+    "speeds",
+]
 
 
 def accuracies(rows: Sequence[Row], file: Path) -> None:
@@ -187,6 +198,65 @@ def speeds(lines: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: st
     if len(sizes) > 1:
         fig.legend(loc="outside right upper", fontsize="small")
     fig.savefig(file, dpi=120)
+
+
+def attention_sheet(frames: np.ndarray, rows: Mapping[str, Tensor], file: Path, note: str = "", most: int = 16) -> None:
+    """Frames side by side and, below them, the same under the heat of each row, from its least to its greatest value.
+
+    Args:
+        frames: one of each temporal place, (t, H, W, c) uint8, gray or RGB.
+        rows: what it is -> shares of the places, (t, h, w), of which 1 / (t·h·w) is an even share.
+        file: PNG to write.
+        note: below the picture.
+        most: columns; of more temporal places so many are shown, evenly spread.
+    """
+    shown = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
+    pictures = {"frames": frames[shown].repeat(3 // frames.shape[-1], axis=-1)}
+    for name, shares in rows.items():
+        even = shares.numel() * shares
+        label = f"{name}: {even.min().item():.2g} to {even.max().item():.2g} times an even share"
+        pictures[label] = _heated(frames[shown], _stretched(shares)[shown])
+    height, width = frames.shape[1:3]
+    fig = Figure(figsize=(12, (12 / len(shown) * height / width + 0.25) * len(pictures) + 0.3), layout="constrained")
+    for (label, row), ax in zip(pictures.items(), fig.subplots(len(pictures), 1, squeeze=False).flat, strict=True):
+        gap = max(1, width // 50)
+        row = np.pad(row, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+        ax.imshow(rearrange(row, "t h w c -> h (t w) c"), interpolation="nearest")
+        ax.set_title(label, loc="left", fontsize="small", pad=2)
+        ax.axis("off")
+    fig.supxlabel(note, fontsize="small")
+    fig.savefig(file, dpi=150)
+
+
+def attention_film(frames: np.ndarray, shares: Tensor, file: Path, fps: float) -> None:
+    """Frames beside themselves under the heat of their shares, from the least to the greatest, as an animated GIF.
+
+    Args:
+        frames: (f, H, W, c) uint8, gray or RGB.
+        shares: of the places of each frame, (f, h, w).
+        file: GIF to write.
+        fps: frames a second; above 50, which viewers of GIFs slow down, 50.
+    """
+    from PIL import Image
+
+    both = np.concatenate([frames.repeat(3 // frames.shape[-1], axis=-1), _heated(frames, _stretched(shares))], axis=2)
+    first, *others = [Image.fromarray(frame) for frame in both]
+    first.save(file, save_all=True, append_images=others, duration=max(20, round(1000 / fps)), loop=0)
+
+
+def _stretched(shares: Tensor) -> Tensor:
+    """From the least, 0, to the greatest, 1; 0 where all are the same."""
+    least, greatest = shares.aminmax()
+    return (shares - least) / (greatest - least).clamp(min=1e-12)
+
+
+def _heated(frames: np.ndarray, heat: Tensor) -> np.ndarray:
+    """Frames (f, H, W, c) uint8, in gray, under heat (f, h, w) in [0, 1], a square a place: (f, H, W, 3) uint8."""
+    gray = frames.mean(-1, keepdims=True)
+    heat = F.interpolate(heat[:, None].float(), size=frames.shape[1:3])[:, 0]
+    colour = 255 * matplotlib.colormaps["inferno"](heat.numpy())[..., :3]
+    opaque = 0.15 + 0.5 * heat[..., None].numpy()
+    return (gray * (1 - opaque) + colour * opaque).round().astype(np.uint8)
 
 
 def _short(name: str, letters: int) -> str:
