@@ -159,12 +159,10 @@ INTRODUCTION = """\
 # Results
 
 Written by `experiments/table.py` from what the studies have left in [docs/results](results), each by the command beside
-its table. All of them, and this page:
+its table. All of them, and this page, with the runs that several studies need done once:
 
 ```sh
-for study in {studies}; do
-    python experiments/$study.py --seeds {seeds} --jobs 2 --cells runs/cells
-done
+{commands}
 python experiments/table.py
 ```"""
 READING = """\
@@ -227,8 +225,9 @@ def page(studies: dict[str, Sequence[Row]]) -> str:
     hours = sum(result["core_seconds"] for result in cells.values()) / 3600
     machines = sorted({result["machine"] for result in cells.values()})
     seeds = max(len(row.results) for rows in studies.values() for row in rows)
+    commands = [f"python experiments/{study}.py --seeds {seeds} --jobs 2 --cells runs/cells" for study in studies]
     parts = [
-        INTRODUCTION.format(studies=" ".join(studies), seeds=seeds),
+        INTRODUCTION.format(commands="\n".join(commands)),
         f"{len(cells)} runs, {hours:.1f} hours of one core in all, on {'; '.join(machines)}.",
         READING,
         findings(studies),
