@@ -20,15 +20,12 @@ import time
 from pathlib import Path
 
 from render_digits import render
+from whole_frame import WHOLE_FRAME
 
 from vivit_zoo.ablation import BASE, Setting, run_from_command_line
-from vivit_zoo.augment import Augment
-from vivit_zoo.datasets import DataConfig, MovingDigits
+from vivit_zoo.datasets import DataConfig
 from vivit_zoo.train import TrainConfig
 
-WHOLE_FRAME = Augment(
-    size=MovingDigits.side, short_side=MovingDigits.side, scale_jitter=(1, 1), flip=0, colour=0, gray=0
-)
 FROM_DISK = dataclasses.replace(
     BASE,
     data=DataConfig(train_clips=2_000, test_clips=1_000, stride=1, views=(1, 1), augment=WHOLE_FRAME),

@@ -27,18 +27,14 @@ NUMBERED = dataclasses.replace(
 
 
 def settings(base: TrainConfig) -> list[Setting]:
-    """Random weights and the image model's, with the steps of the base and with twice as many."""
+    """Random weights and the image model's."""
     source = pretrained(base.model)
     starts = {
         "random weights": Start(),
         "image model, central frame": Start(source=source, tubelet="central_frame"),
         "image model, filter inflation": Start(source=source, tubelet="filter_inflation"),
     }
-    return [
-        Setting(f"{name}, {steps} steps", dataclasses.replace(base, start=start, steps=steps))
-        for steps in (base.steps, 2 * base.steps)
-        for name, start in starts.items()
-    ]
+    return [Setting(name, dataclasses.replace(base, start=start)) for name, start in starts.items()]
 
 
 if __name__ == "__main__":

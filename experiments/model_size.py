@@ -17,7 +17,7 @@ def settings(base: TrainConfig) -> list[Setting]:
     """Widths at the base's depth, depths at its width."""
     model = base.change_model(variant="factorised_encoder")
     dim, depth = model.model.dim, model.model.depth
-    sizes = [(dim, depth), (dim // 2, depth), (dim * 3 // 2, depth), (dim, 1), (dim, 2 * depth)]
+    sizes = [(dim, depth), (dim // 2, depth), (dim * 3 // 2, depth), (dim, 2 * depth)]
     return [Setting(f"width {d}, depth {n}", model.change_model(dim=d, depth=n)) for d, n in sizes]
 
 

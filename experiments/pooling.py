@@ -13,11 +13,11 @@ from vivit_zoo.train import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:
-    """Both where there is a choice; "max" besides."""
+    """Both, where there is a choice."""
     return [
         Setting(f"{name}, {pool}", base.change_model(variant=variant, global_pool=pool))
         for variant, name in {"factorised_encoder": "factorised encoder", "joint": "joint"}.items()
-        for pool in ("avg", "token", "max")
+        for pool in ("avg", "token")
     ]
 
 

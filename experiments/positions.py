@@ -24,7 +24,7 @@ def settings(base: TrainConfig) -> list[Setting]:
             MovingDigits.bag_ceiling if kind == "none" else None,
         )
         for variant, name in {"factorised_encoder": "factorised encoder", "joint": "joint"}.items()
-        for kind in ("sincos_3d", "sincos_1d", "learned", "none")
+        for kind in ("sincos_3d", "learned", "none")
     ]
 
 

@@ -42,7 +42,7 @@ BASE = TrainConfig(
         global_pool="avg",
         pos_embed="sincos_3d",
     ),
-    data=DataConfig(views=(1, 1)),
+    data=DataConfig(test_clips=500, views=(1, 1)),
     steps=150,
     batch_size=32,
     lr=2e-3,
