@@ -133,7 +133,7 @@ def run_from_command_line(
         given = vars(parser.instantiate(options))
         seeds, out_dir, shared, jobs = (given.pop(name) for name in ("seeds", "out", "cells", "jobs"))
         launcher, no_wait, slurm = (given.pop(name) for name in ("launcher", "no_wait", "slurm"))
-        rows = settings(TrainConfig(**given))
+        rows = settings(TrainConfig(**given).change_model(variant=base.model.variant))  # which is no option
         if launcher == "local":
             cells = run_study(rows, range(seeds), out_dir, jobs, shared)
         else:
