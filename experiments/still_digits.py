@@ -1,10 +1,12 @@
-"""A small image model, to start video models from: a ViT of timm's that learned which number a still digit is.
+"""A small image model, to start video models from: a ViT of timm's that learned what a still image shows, and where.
 
     python experiments/still_digits.py    # trains it once, into runs/; so do the experiments that need it
 
 It sees digits of MovingDigits' training split, drawn and made noisy as there, at random places, sizes and angles, one
-frame each: never a motion or a test digit. At all angles a 6 is a 9, and no model knows them apart. Its positions are
-sine-cosine and fixed, those of the factorised encoder's spatial half in `BASE`, so that this half starts as the image
+frame each: never a motion or a test digit. It tells which number a digit is (at all angles a 6 is a 9, and no model
+knows them apart) and where it stands, the column and the row of an eighth of the frame. One that had learned the number
+alone, wherever it stands, had also learned to forget the place, and video models that started from it took far longer to
+see a motion. Its positions are sine-cosine and fixed, those of the factorised encoder's spatial half in `BASE`, so that this half starts as the image
 model, exactly.
 """
 
@@ -12,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 import torch
@@ -25,6 +27,8 @@ from tqdm import tqdm
 from vivit_zoo.ablation import BASE
 from vivit_zoo.checkpoint import write_whole
 from vivit_zoo.datasets import MovingDigits
+from vivit_zoo.evaluate import evaluate
+from vivit_zoo.mixing import cross_entropy
 from vivit_zoo.model import ViViTConfig
 from vivit_zoo.optim import warmup_cosine
 from vivit_zoo.tokens import sincos_3d
@@ -41,15 +45,23 @@ CACHE = Path("runs")
 
 
 class StillDigits(MovingDigits):
-    """A digit that stands still, and which number it is: (1, 32, 32) in [-1, 1], 0 to 9."""
+    """A digit that stands still: (1, 32, 32) in [-1, 1], and which number it is, in which column and in which row."""
 
     num_frames = 1
+    classes: ClassVar = {"number": tuple("0123456789"), "column": tuple("01234567"), "row": tuple("01234567")}
 
-    def _label(self, draw: Mapping[str, Any]) -> int:
-        return int(self.numbers[draw["digit"]])
+    def _label(self, draw: Mapping[str, Any]) -> dict[str, int]:
+        column, row = (int(at * 8 // self.side) for at in draw["place"][0])
+        return {"number": int(self.numbers[draw["digit"]]), "column": column, "row": row}
 
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
-        return [(video[:, 0], number) for video, number in super().__getitems__(indices)]
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, dict[str, int]]]:
+        return [(video[:, 0], label) for video, label in super().__getitems__(indices)]
+
+    @classmethod
+    def heads(cls, logits: Tensor) -> dict[str, Tensor]:
+        """The logits of the heads, which an image model has side by side: (b, 26) -> (b, classes) each."""
+        sizes = [len(names) for names in cls.classes.values()]
+        return dict(zip(cls.classes, logits.split(sizes, 1), strict=True))
 
 
 def timm_arguments(model: ViViTConfig) -> dict[str, Any]:
@@ -76,34 +88,33 @@ def pretrained(model: ViViTConfig) -> str:
     folder = CACHE / f"still-digits-{hashlib.sha256(identity).hexdigest()[:8]}"
     if not (folder / "accuracy.json").exists():
         torch.manual_seed(PRETRAINING["seed"])
-        vit = timm.create_model("vit_tiny_patch16_224", num_classes=10, **arguments)
+        vit = timm.create_model("vit_tiny_patch16_224", num_classes=26, **arguments)
         positions = sincos_3d(model.grid[1:], model.dim).flatten(0, 1)
         vit.pos_embed = nn.Parameter(positions[None], requires_grad=False)
-        accuracy = pretrain(vit, **PRETRAINING)
+        accuracies = pretrain(vit, **PRETRAINING)
         save_for_hf(vit, str(folder), model_args=arguments, safe_serialization=True)
-        write_whole(folder / "accuracy.json", lambda file: file.write_text(json.dumps(accuracy)))
-    accuracy = json.loads((folder / "accuracy.json").read_text())
-    print(f"{folder}: an image model that knows {accuracy:.1%} of the test split's digits")
+        write_whole(folder / "accuracy.json", lambda file: file.write_text(json.dumps(accuracies)))
+    accuracies = json.loads((folder / "accuracy.json").read_text())
+    print(f"{folder}: knows of the test split's digits {', '.join(f'{h} {a:.1%}' for h, a in accuracies.items())}")
     return str(folder)
 
 
 def pretrain(
     vit: nn.Module, images: int, batch_size: int, lr: float, warmup_steps: int, weight_decay: float, seed: int
-) -> float:
-    """Train an image model on still digits, each seen once; returns its accuracy on digits of the test split."""
+) -> dict[str, float]:
+    """Train an image model on still digits, each image seen once; returns its accuracies on digits of the test split."""
     optimizer = create_optimizer_v2(vit, opt="adamw", lr=lr, weight_decay=weight_decay)
     batches = DataLoader(StillDigits("train", images, seed), batch_size)
-    for step, (image, number) in enumerate(tqdm(batches, desc="still digits", leave=False)):
+    for step, (image, label) in enumerate(tqdm(batches, desc="still digits", leave=False)):
         for group in optimizer.param_groups:
             group["lr"] = lr * warmup_cosine(step, warmup_steps, len(batches))
-        nn.functional.cross_entropy(vit(image), number).backward()
+        cross_entropy(StillDigits.heads(vit(image)), label).backward()
         nn.utils.clip_grad_norm_(vit.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     vit.eval()
-    with torch.no_grad():
-        right = [vit(image).argmax(-1) == number for image, number in DataLoader(StillDigits("test", 2_000), 250)]
-    return torch.cat(right).float().mean().item()
+    scores = evaluate(lambda image: StillDigits.heads(vit(image)), DataLoader(StillDigits("test", 2_000), 250))
+    return {head: one.accuracy() for head, one in scores.heads.items()}
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def test_an_image_start_begins_where_the_image_model_ended(experiment, monkeypat
     before = weights.stat().st_mtime_ns
     assert image_start.settings(shrink(image_start.NUMBERED)) == settings
     assert weights.stat().st_mtime_ns == before  # trained once
-    assert "that knows" in capsys.readouterr().out
+    assert "knows of the test split's digits number " in capsys.readouterr().out
 
     model = ViViT(settings[1].train.model.replace(num_frames=1, tubelet_size=(1, 8, 8))).eval()
     assert not settings[1].train.start.init(model).notes  # such as of another activation
@@ -91,7 +91,11 @@ def test_a_still_digit_is_a_moving_one_that_stands(experiment):
     for index in range(40):
         drawn, like = still._draw(index), moving._draw(index)
         assert all(np.array_equal(drawn[name], like[name]) for name in ("digit", "size", "place", "angle"))
-        assert still[index][1] == moving[index][1]["number"]
+        label = still[index][1]
+        assert label["number"] == moving[index][1]["number"]
+        x, y = like["place"][0]
+        assert label["column"] <= x / 4 < label["column"] + 1
+        assert label["row"] <= y / 4 < label["row"] + 1
     assert still[3][0].shape == (1, 32, 32)
 
 
