@@ -5,9 +5,9 @@
 It sees digits of MovingDigits' training split, drawn and made noisy as there, at random places, sizes and angles, one
 frame each: never a motion or a test digit. It tells which number a digit is (at all angles a 6 is a 9, and no model
 knows them apart) and where it stands, the column and the row of an eighth of the frame. One that had learned the number
-alone, wherever it stands, had also learned to forget the place, and video models that started from it took far longer to
-see a motion. Its positions are sine-cosine and fixed, those of the factorised encoder's spatial half in `BASE`, so that this half starts as the image
-model, exactly.
+alone, wherever it stands, had also learned to forget the place, and video models that started from it took far longer
+to see a motion. Its positions are sine-cosine and fixed, those of the factorised encoder's spatial half in `BASE`, so
+that this half starts as the image model, exactly.
 """
 
 import hashlib
@@ -84,7 +84,7 @@ def timm_arguments(model: ViViTConfig) -> dict[str, Any]:
 def pretrained(model: ViViTConfig) -> str:
     """The folder of the image model that fits a video model, as `Start(source=...)` takes it; trained if not there."""
     arguments = timm_arguments(model)
-    identity = json.dumps([arguments, PRETRAINING]).encode()
+    identity = json.dumps([arguments, PRETRAINING, StillDigits.classes]).encode()
     folder = CACHE / f"still-digits-{hashlib.sha256(identity).hexdigest()[:8]}"
     if not (folder / "accuracy.json").exists():
         torch.manual_seed(PRETRAINING["seed"])
@@ -102,7 +102,7 @@ def pretrained(model: ViViTConfig) -> str:
 def pretrain(
     vit: nn.Module, images: int, batch_size: int, lr: float, warmup_steps: int, weight_decay: float, seed: int
 ) -> dict[str, float]:
-    """Train an image model on still digits, each image seen once; returns its accuracies on digits of the test split."""
+    """Train an image model on still digits, each seen once; returns its accuracies on digits of the test split."""
     optimizer = create_optimizer_v2(vit, opt="adamw", lr=lr, weight_decay=weight_decay)
     batches = DataLoader(StillDigits("train", images, seed), batch_size)
     for step, (image, label) in enumerate(tqdm(batches, desc="still digits", leave=False)):
