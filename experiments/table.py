@@ -2,7 +2,7 @@
 
     python experiments/table.py    # takes what is new in runs/, and rebuilds the page from docs/results/
 
-Each study has a folder docs/results/{study} with its results, seed by seed, and a picture; the page shows the study's
+Each study has a folder docs/results/{study} with its results, seed by seed, its table and a picture; the page shows the study's
 own docstring with them, and first what became of the paper's findings.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vivit_zoo.tables import Row, difference, interval, markdown, read_rows, study_table, with_interval
+from vivit_zoo.tables import Row, difference, interval, markdown, note, read_rows, study_table, with_interval
 
 STUDIES = (
     "variants",
@@ -181,11 +181,11 @@ refuted where the interval of the difference leaves out zero."""
 def collect(runs: Path) -> None:
     """Take over what studies have written into `runs`."""
     for study in STUDIES:
-        for file in (runs / study).glob("*"):
-            kept = {"results.json", "table.md", "accuracies.png"}
-            if file.name in kept | ({"accuracy_vs_gmacs.png", "clips.png"} if study == "variants" else set()):
+        pictures = ["accuracies.png", *(["accuracy_vs_gmacs.png", "clips.png"] if study == "variants" else [])]
+        for name in ("results.json", *pictures):
+            if (file := runs / study / name).exists():
                 (RESULTS / study).mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, RESULTS / study / file.name)
+                shutil.copyfile(file, RESULTS / study / name)
 
 
 def findings(studies: dict[str, Sequence[Row]]) -> str:
@@ -253,6 +253,9 @@ def main() -> None:
     collect(options.runs)
     found = {study: RESULTS / study / "results.json" for study in STUDIES}
     studies = {study: read_rows(file) for study, file in found.items() if file.exists()}
+    for study, rows in studies.items():
+        text = f"{study_table(rows, pace=study in PACED)}\n\n{note(rows)}\n"
+        (RESULTS / study / "table.md").write_text(text)
     (RESULTS.parent / "results.md").write_text(page(studies))
     print(f"docs/results.md: {len(studies)} of {len(STUDIES)} studies")
 

@@ -16,7 +16,7 @@ from vivit_zoo.command import make_parser
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.launch import hold, run_locally, visible_gpus
 from vivit_zoo.slurm import Slurm, run_on_slurm
-from vivit_zoo.tables import Row, study_table, write_rows
+from vivit_zoo.tables import Row, note, study_table, write_rows
 from vivit_zoo.train import TrainConfig
 
 __all__ = [
@@ -161,14 +161,11 @@ def report(cells: Sequence[Cell], out: Path) -> int:
     text = study_table(rows)
     print(text)
     if finished:
-        machines = sorted({cell.result["machine"] for cell in finished if cell.result})
-        seeds = len({cell.seed for cell in finished})
-        spread = f"{seeds} seeds, mean ± 95 % interval" if seeds > 1 else "one seed"
-        note = f"Accuracies in percent; {spread}. {'; '.join(machines)}"
-        write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n\n{note}\n"))
+        about = note(rows)
+        write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n\n{about}\n"))
         write_whole(out / "results.json", lambda file: write_rows(rows, file))
         _draw(finished, out)
-        print(f"{note}\n\nwritten to {out}: table.md, results.json and pictures")
+        print(f"{about}\n\nwritten to {out}: table.md, results.json and pictures")
     for cell in cells:
         if cell in failed:
             print(f"FAILED {cell.setting.name}, seed {cell.seed}: {cell.error_file}{_why(cell)}", file=sys.stderr)

@@ -10,7 +10,17 @@ from typing import Any
 
 from scipy.stats import t as student
 
-__all__ = ["Row", "difference", "interval", "markdown", "read_rows", "study_table", "with_interval", "write_rows"]
+__all__ = [
+    "Row",
+    "difference",
+    "interval",
+    "markdown",
+    "note",
+    "read_rows",
+    "study_table",
+    "with_interval",
+    "write_rows",
+]
 
 CONFIDENCE = 0.95
 
@@ -91,6 +101,14 @@ def _same(values: dict[int, float], form: str, unit: float) -> str:
 
 def _percent(values: dict[int, float]) -> str:
     return with_interval([100 * value for value in values.values()])
+
+
+def note(rows: Sequence[Row]) -> str:
+    """What the numbers are, and of which machine."""
+    results = [result for row in rows for result in row.results.values()]
+    seeds = len({seed for row in rows for seed in row.results})
+    spread = f"{seeds} seeds, mean ± 95 % interval" if seeds > 1 else "one seed"
+    return f"Accuracies in percent; {spread}. {'; '.join(sorted({result['machine'] for result in results}))}"
 
 
 def difference(one: Row, other: Row, *keys: str) -> list[float]:
