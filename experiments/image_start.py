@@ -23,6 +23,7 @@ from vivit_zoo.train import Start, TrainConfig
 NUMBERED = dataclasses.replace(
     BASE.change_model(variant="factorised_encoder", num_classes={"number": 10, "order": len(NumberedDigits.orders)}),
     data=dataclasses.replace(BASE.data, train="numbered_digits"),
+    layer_decay=0.6,  # else the image model's layers forget the number within these few steps
 )
 
 

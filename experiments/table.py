@@ -2,8 +2,8 @@
 
     python experiments/table.py    # takes what is new in runs/, and rebuilds the page from docs/results/
 
-Each study has a folder docs/results/{study} with its results, seed by seed, its table and a picture; the page shows the study's
-own docstring with them, and first what became of the paper's findings.
+Each study has a folder docs/results/{study} with its results, seed by seed, its table and a picture; the page shows the
+study's own docstring with them, and first what became of the paper's findings.
 """
 
 import argparse
@@ -83,22 +83,25 @@ FINDINGS = (
         better=False,
     ),
     Finding(
-        "tubelets from the central frame beat random ones",
+        "tubelets from the central frame beat random ones: numbers",
         "Table 1: 79.2, 73.2",
         "input_encoding",
         ("tubelets, central_frame", "tubelets, random"),
+        head="number",
     ),
     Finding(
-        "tubelets from the central frame beat filter inflation",
+        "tubelets from the central frame beat filter inflation: numbers",
         "Table 1: 79.2, 77.6",
         "input_encoding",
         ("tubelets, central_frame", "tubelets, filter_inflation"),
+        head="number",
     ),
     Finding(
-        "tubelets from the central frame beat uniform frame sampling",
+        "tubelets from the central frame beat uniform frame sampling: numbers",
         "Table 1: 79.2, 78.5",
         "input_encoding",
         ("tubelets, central_frame", "uniform frame sampling"),
+        head="number",
     ),
     Finding(
         "shorter tubelets are better (2 frames, 4)",
@@ -188,6 +191,12 @@ def collect(runs: Path) -> None:
                 shutil.copyfile(file, RESULTS / study / name)
 
 
+def read_studies() -> dict[str, Sequence[Row]]:
+    """The results that are there, by study."""
+    files = {study: RESULTS / study / "results.json" for study in STUDIES}
+    return {study: read_rows(file) for study, file in files.items() if file.exists()}
+
+
 def findings(studies: dict[str, Sequence[Row]]) -> str:
     """The table of what became of the paper's findings; those of studies without results are left out."""
     columns: dict[str, list[str]] = {"the paper's finding": [], "paper": [], "difference here": [], "verdict": []}
@@ -251,8 +260,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the studies' folders are (runs)")
     options = parser.parse_args()
     collect(options.runs)
-    found = {study: RESULTS / study / "results.json" for study in STUDIES}
-    studies = {study: read_rows(file) for study, file in found.items() if file.exists()}
+    studies = read_studies()
     for study, rows in studies.items():
         text = f"{study_table(rows, pace=study in PACED)}\n\n{note(rows)}\n"
         (RESULTS / study / "table.md").write_text(text)
