@@ -1,0 +1,185 @@
+"""How fast are the four variants, beside transformers' and vit-pytorch's, and how close to what the machine can do?
+
+    python experiments/benchmark.py inference     # forward passes of one clip, float32 and bfloat16
+    python experiments/benchmark.py training      # training steps, with and without activation checkpointing
+    python experiments/benchmark.py frames        # growth with the length of a clip, 8 to 128 frames
+    python experiments/benchmark.py sides         # growth with the side of a frame, 128 to 384 pixels
+    python experiments/benchmark.py compiled      # what torch.compile adds
+    python experiments/benchmark.py gpu           # all of these on a GPU, batches of 1 to 64, in 7 minutes
+    python experiments/benchmark.py page          # measures nothing: puts what was written into docs/performance.md
+
+ViViT-B/16x2 on 32x224x224. All candidates of a case take turns in one process, beside a large matrix product; peak
+memory is that of a first step in a process of its own. Each part writes speeds.json, table.md and pictures into
+docs/benchmarks/{part}; on two CPU cores the parts take 5 to 12 minutes each. On Linux the kernel's autogroups make
+`nice` count within a session only: on a machine with other work, give this one's group the priority
+(`echo -20 > /proc/self/autogroup` in a shell from `setsid`).
+
+Expected: the joint model faster than transformers' sdpa with half its memory in training; the factorised variants as
+close to the matrix-product rate as the joint one; time linear in frames for the factorised variants and memory linear
+in tokens for all.
+
+The part for the GPU has not run on one: none could be had. Tried was that it ends in time and writes its files:
+`gpu --device cpu --size Ti/16x2 --side 32 --repeats 1 --seconds 30`, which tells nothing about speed.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from vivit_zoo.bench import Candidate, Case, campaign
+from vivit_zoo.encoders import ENCODERS
+from vivit_zoo.model import named_config
+from vivit_zoo.peers import candidates
+
+ROOT = Path(__file__).parents[1]
+PAGE, RESULTS = ROOT / "docs/performance.md", ROOT / "docs/benchmarks"
+Models = Callable[..., tuple[Case, list[Candidate]]]
+Plan = list[tuple[Case, list[Candidate]]]
+
+
+def models(
+    size: str,
+    side: int,
+    device: str,
+    *variants: str,
+    batch: int = 1,
+    dtype: str = "bfloat16",
+    train: bool = False,
+    frames: int = 32,
+    peers: bool = True,
+    only: str = "",
+    **options: bool,
+) -> tuple[Case, list[Candidate]]:
+    """A case and its candidates: the variants (all four) and their peers whose names match `only`."""
+    case = Case(shape=(batch, 3, frames, side, side), dtype=dtype, device=device, train=train)
+    configs = [named_config(size, variant=v, num_frames=frames, image_size=side) for v in variants or ENCODERS]
+    return case, [one for one in candidates(configs, peers, **options) if re.search(only, one.name)]
+
+
+# The attention maps of transformers' eager attention take gigabytes where clips are long.
+FUSED = "^(?!.*eager)"
+
+
+def inference(models: Models, side: int) -> Plan:
+    """One clip, everything that is there."""
+    return [models(side=side, dtype=dtype) for dtype in ("float32", "bfloat16")]
+
+
+def training(models: Models, side: int) -> Plan:
+    """One clip; what checkpointing costs and saves is asked of the joint models alone."""
+    joint = r"^(joint|transformers sdpa)(, checkpointing)?$"
+    every = r"^(?!.*eager)(?!(factorised|transformers).*checkpointing)"
+    return [
+        models(side=side, dtype="float32", train=True, checkpointing=True, only=every),
+        models("joint", side=side, train=True, checkpointing=True, only=joint),
+    ]
+
+
+def frames(models: Models, side: int) -> Plan:
+    """Longer clips."""
+    return [models(side=side, frames=frames, only=FUSED) for frames in (8, 16, 32, 64, 128)]
+
+
+def sides(models: Models, side: int) -> Plan:
+    """Larger frames, at the shares of 128 to 384 pixels of 224."""
+    return [models(side=round(side * share / 224), only=FUSED) for share in (128, 160, 224, 288, 384)]
+
+
+def compiled(models: Models, side: int) -> Plan:
+    """A case each, because compiling takes most of the time and so the share of a case."""
+    return [
+        models(name, side=side, dtype=dtype, peers=False, compile=True)
+        for dtype in ("float32", "bfloat16")
+        for name in ENCODERS
+    ]
+
+
+def gpu(models: Models, side: int) -> Plan:
+    """The most wanted first, so that what runs out of time is what matters least."""
+    of = partial(models, side=side)
+    exact = ["tf32", "float32"] if torch.cuda.is_available() else ["float32"]
+    return [
+        *(of(batch=batch) for batch in (16, 1, 64, 4)),
+        *(of(batch=batch, train=True, checkpointing=batch == 16) for batch in (16, 1, 4, 64)),
+        *(of(name, batch=16, peers=False, compile=True) for name in ENCODERS),
+        *(of(batch=16, dtype=dtype) for dtype in exact),
+        *(of(batch=4, dtype=dtype, train=True) for dtype in exact),
+        *(of(name, batch=16, train=True, peers=False, compile=True) for name in ENCODERS),
+        *(of(batch=4, frames=frames) for frames in (8, 16, 64, 128)),
+        *(models(batch=4, side=larger) for larger in (128, 160, 288, 320, 384) if side == 224),
+    ]
+
+
+PARTS = {part.__name__: part for part in (inference, training, frames, sides, compiled, gpu)}
+
+
+def growth(part: str, file: Path) -> str:
+    """The exponent of each candidate's time and memory over tokens, between the two largest sizes, as a table."""
+    points: dict[str, list[tuple[int, float, float]]] = {}
+    for speed in json.loads(file.read_text())["speeds"]:
+        if "best" in speed:
+            _, _, t, h, w = speed["case"]["shape"]
+            points.setdefault(speed["candidate"], []).append((t * h * w, speed["best"], speed["peak_bytes"]))
+    lines = [f"| candidate | time ~ tokens^ ({part}) | peak memory ~ tokens^ |", "| --- | ---: | ---: |"]
+    for name, found in points.items():
+        (n0, *small), (n1, *large) = sorted(found)[-2:]
+        powers = [math.log(b / a) / math.log(n1 / n0) for a, b in zip(small, large, strict=True)]
+        lines.append(f"| {name} | {powers[0]:.2f} | {powers[1]:.2f} |")
+    return "\n".join(lines)
+
+
+def shown(part: str) -> str:
+    """What the page shows of a part: its table and, where sizes grow, their exponents."""
+    folder = RESULTS / part
+    text = (folder / "table.md").read_text().strip()
+    return f"{growth(part, folder / 'speeds.json')}\n\n{text}" if part in ("frames", "sides") else text
+
+
+def page(text: str) -> str:
+    """The page with the tables of all parts that were measured between its marks."""
+    for part in PARTS:
+        start, end = f"<!-- results: docs/benchmarks/{part} -->\n", "\n<!-- end of results -->"
+        if start in text and (RESULTS / part / "table.md").exists():
+            before, rest = text.split(start, 1)
+            text = before + start + shown(part) + end + rest.split(end, 1)[1]
+    return text
+
+
+def main() -> int:
+    """Measure and write; 2 where there is no GPU and one is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=[*PARTS, "page"])
+    parser.add_argument("--seconds", type=float, help="for everything (420 on a GPU, 1200 elsewhere)")
+    parser.add_argument("--out", type=Path, help="folder (docs/benchmarks/{part})")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (cuda for the part gpu, cpu for the others)")
+    parser.add_argument("--size", default="B/16x2", help="the paper's name of a model (B/16x2)")
+    parser.add_argument("--side", type=int, default=224, help="of a frame, pixels (224)")
+    parser.add_argument("--repeats", type=int, help="rounds of a case (10 on a GPU, 3 elsewhere)")
+    options = parser.parse_args()
+    if options.part == "page":
+        PAGE.write_text(page(PAGE.read_text()))
+        return 0
+    on_gpu = options.part == "gpu"
+    device = options.device or ("cuda" if on_gpu else "cpu")
+    if device != "cpu" and not torch.cuda.is_available():
+        print(f"{parser.prog}: there is no GPU here that torch {torch.__version__} can use", file=sys.stderr)
+        return 2
+
+    def of(*variants: str, side: int, **what: object) -> tuple[Case, list[Candidate]]:
+        return models(options.size, side, device, *variants, **what)
+
+    plan = PARTS[options.part](of, options.side)
+    seconds, repeats = options.seconds or (420 if on_gpu else 1200), options.repeats or (10 if on_gpu else 3)
+    print(campaign(plan, options.out or RESULTS / options.part, repeats, seconds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
