@@ -143,8 +143,8 @@ def shown(part: str) -> str:
 
 
 def page(text: str) -> str:
-    """The page with the tables of all parts that were measured between its marks."""
-    for part in PARTS:
+    """The page with the tables of what was measured, here and by kernels.py, between its marks."""
+    for part in [*PARTS, "kernels"]:
         start, end = f"<!-- results: docs/benchmarks/{part} -->\n", "\n<!-- end of results -->"
         if start in text and (RESULTS / part / "table.md").exists():
             before, rest = text.split(start, 1)

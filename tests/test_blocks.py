@@ -129,7 +129,7 @@ INPUTS = [
 ]
 
 
-@pytest.mark.skipif(not blocks._fusible_dtypes(), reason="this torch has no such kernel")
+@pytest.mark.skipif(not blocks.FUSIBLE, reason="this torch has no such kernel")
 @pytest.mark.parametrize("x", INPUTS, ids=lambda x: "x".join(map(str, x.shape)))
 def test_mlp_without_gradients_is_the_mlp_with_them(x):
     mlp = Mlp(16, 40)
@@ -138,7 +138,7 @@ def test_mlp_without_gradients_is_the_mlp_with_them(x):
         mlp.to(dtype)
         plain = mlp(x.to(dtype)).detach()
         with torch.no_grad():
-            assert blocks._can_fuse(mlp.fc1, x.to(dtype)) == (dtype in blocks._fusible_dtypes())
+            assert blocks._can_fuse(mlp.fc1, x.to(dtype)) == (dtype in blocks.FUSIBLE)
             torch.testing.assert_close(mlp(x.to(dtype)), plain, rtol=tolerance, atol=tolerance)
 
 
@@ -147,6 +147,7 @@ class Louder(nn.Linear):
         return 2 * super().forward(x)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # deprecated, and used all the same
 def test_whatever_is_done_to_the_first_layer_is_done_without_gradients_too():
     """A hook, a layer of one's own, pruning, functional_call, autocast, float64, tracing, torch.compile."""
     x = torch.randn(3, 16)

@@ -1,5 +1,6 @@
 """The code blocks of the README and the docs run, their links lead somewhere, their numbers are the scripts'."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -41,3 +42,13 @@ def test_links_to_files_exist():
 
 def test_readme_shows_the_table_that_the_experiment_wrote():
     assert (ROOT / "docs/results/variants/table.md").read_text().strip() in (ROOT / "README.md").read_text()
+
+
+def test_performance_page_shows_the_tables_that_the_benchmark_wrote(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    benchmark = importlib.import_module("benchmark")
+    text = benchmark.PAGE.read_text()
+    for part in sorted(path.parent.name for path in benchmark.RESULTS.glob("*/table.md")):
+        assert f"<!-- results: docs/benchmarks/{part} -->" in text
+    assert benchmark.page(text) == text, "run python experiments/benchmark.py page"
+    assert benchmark.page(text.replace("|", "")) != text.replace("|", "")

@@ -1,7 +1,6 @@
 """The residual blocks: `Mlp`, `DropPath`, `Block` (Models 1, 2 and 4) and `FactorisedBlock` (Model 3)."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -23,6 +22,11 @@ def gelu_tanh(x: Tensor) -> Tensor:
 def quick_gelu(x: Tensor) -> Tensor:
     """x · sigmoid(1.702 x), the form of OpenAI's CLIP."""
     return x * torch.sigmoid(1.702 * x)
+
+
+FUSIBLE: tuple[torch.dtype, ...] = ()
+if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    FUSIBLE = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 
 
 ACTS: dict[str, Callable[[Tensor], Tensor]] = {"gelu_tanh": gelu_tanh, "gelu": F.gelu, "quick_gelu": quick_gelu}
@@ -71,22 +75,15 @@ def _can_fuse(linear: nn.Linear, x: Tensor) -> bool:
     """Whether that kernel is there and nobody needs what it leaves out: gradients, hooks, casts, a graph of torch's."""
     weight = linear.weight
     return (
-        type(x) is Tensor
+        not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        and type(x) is Tensor
         and type(weight) is nn.Parameter
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype
-        and x.dtype in _fusible_dtypes()
-        and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and x.dtype in FUSIBLE
         and not (type(linear) is not nn.Linear or linear._forward_hooks or linear._forward_pre_hooks)
     )
-
-
-@cache
-def _fusible_dtypes() -> tuple[torch.dtype, ...]:
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
-        return ()
-    return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 
 
 class DropPath(nn.Module):
