@@ -23,11 +23,10 @@ The part for the GPU has not run on one: none could be had. Tried was that it en
 """
 
 import argparse
-import json
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from vivit_zoo.bench import Candidate, Case, campaign
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.model import named_config
 from vivit_zoo.peers import candidates
+from vivit_zoo.speed import Speed, draw, read, report
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/performance.md", ROOT / "docs/benchmarks"
@@ -120,14 +120,14 @@ def gpu(models: Models, side: int) -> Plan:
 PARTS = {part.__name__: part for part in (inference, training, frames, sides, compiled, gpu)}
 
 
-def growth(part: str, file: Path) -> str:
+def growth(speeds: Sequence[Speed]) -> str:
     """The exponent of each candidate's time and memory over tokens, between the two largest sizes, as a table."""
     points: dict[str, list[tuple[int, float, float]]] = {}
-    for speed in json.loads(file.read_text())["speeds"]:
-        if "best" in speed:
-            _, _, t, h, w = speed["case"]["shape"]
-            points.setdefault(speed["candidate"], []).append((t * h * w, speed["best"], speed["peak_bytes"]))
-    lines = [f"| candidate | time ~ tokens^ ({part}) | peak memory ~ tokens^ |", "| --- | ---: | ---: |"]
+    for speed in speeds:
+        if speed.seconds and speed.peak_bytes:
+            tokens = math.prod(speed.case.shape)  # of pixels, which are as many times more everywhere
+            points.setdefault(speed.candidate, []).append((tokens, speed.best, speed.peak_bytes))
+    lines = ["| candidate | time ~ tokens^ | peak memory ~ tokens^ |", "| --- | ---: | ---: |"]
     for name, found in points.items():
         (n0, *small), (n1, *large) = sorted(found)[-2:]
         powers = [math.log(b / a) / math.log(n1 / n0) for a, b in zip(small, large, strict=True)]
@@ -136,10 +136,12 @@ def growth(part: str, file: Path) -> str:
 
 
 def shown(part: str) -> str:
-    """What the page shows of a part: its table and, where sizes grow, their exponents."""
-    folder = RESULTS / part
-    text = (folder / "table.md").read_text().strip()
-    return f"{growth(part, folder / 'speeds.json')}\n\n{text}" if part in ("frames", "sides") else text
+    """What the page shows of a part, made of its file: its table and, where sizes grow, their exponents."""
+    if part == "kernels":
+        return (RESULTS / part / "table.md").read_text().strip()
+    speeds, about = read(RESULTS / part / "speeds.json")
+    text = report(speeds, about)
+    return f"{growth(speeds)}\n\n{text}" if part in ("frames", "sides") else text
 
 
 def page(text: str) -> str:
@@ -164,6 +166,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, help="rounds of a case (10 on a GPU, 3 elsewhere)")
     options = parser.parse_args()
     if options.part == "page":
+        for file in RESULTS.glob("*/speeds.json"):
+            speeds, about = read(file)
+            (file.parent / "table.md").write_text(report(speeds, about) + "\n")
+            draw(speeds, file.parent)
         PAGE.write_text(page(PAGE.read_text()))
         return 0
     on_gpu = options.part == "gpu"

@@ -121,8 +121,8 @@ def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tenso
     exact.load_state_dict(mlp.state_dict())
     over_time = Attention(DIM, HEADS, attend=attend_over_time).to(dtype).eval()
     tokens = torch.randn(1, TOKENS, DIM).to(dtype)
-    attentions: Forms = {"fused, on views": fused, "fused, copied first": fused_after_copies, "unfused": unfused}
-    short: Forms = attentions | {"math backend": math_backend}
+    attentions: Forms = {"fused, copied first": fused_after_copies, "fused, on views": fused, "unfused": unfused}
+    short: Forms = {"fused, on views": fused} | attentions | {"math backend": math_backend}
     if dtype != torch.float32:
         attentions = attentions | {"fused, in float32": in_float32}
     return {

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from vivit_zoo.ablation import run_cell
 from vivit_zoo.cells import Cell
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.preprocess import normalise
+from vivit_zoo.speed import Case, Speed
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -117,14 +117,14 @@ def test_each_part_of_the_benchmark_has_cases_with_candidates(benchmark):
     assert {case.shape[0] for case, _ in plans["gpu"]} == {1, 4, 16, 64}
 
 
-def test_growth_is_the_exponent_over_tokens(benchmark, tmp_path):
+def test_growth_is_the_exponent_over_tokens(benchmark):
+    cases = {t: Case(shape=(1, 3, t, 32, 32)) for t in (64, 8, 32)}
     speeds = [
-        {"candidate": "one", "case": {"shape": [1, 3, t, 32, 32]}, "best": 0.5 * t**2, "peak_bytes": 7 * t}
-        for t in (64, 8, 32)
+        Speed(candidate="one", compile=False, case=case, seconds=(0.5 * t**2,), peak_bytes=7 * t)
+        for t, case in cases.items()
     ]
-    failed = {"candidate": "two", "case": {"shape": [1, 3, 8, 32, 32]}, "failure": "OOM"}
-    (tmp_path / "speeds.json").write_text(json.dumps({"speeds": [*speeds, failed]}))
-    assert benchmark.growth("frames", tmp_path / "speeds.json").splitlines()[2:] == ["| one | 2.00 | 1.00 |"]
+    failed = Speed(candidate="two", compile=False, case=cases[8], failure="OOM")
+    assert benchmark.growth([*speeds, failed]).splitlines()[2:] == ["| one | 2.00 | 1.00 |"]
 
 
 def test_kernels_are_forms_of_the_same_function(monkeypatch):

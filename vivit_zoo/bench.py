@@ -27,7 +27,7 @@ from torch import nn
 
 from vivit_zoo.flops import count_macs
 from vivit_zoo.machine import PeakMemory, describe_machine
-from vivit_zoo.speed import DTYPES, OOM, OUT_OF_TIME, Case, Speed, draw, table, write
+from vivit_zoo.speed import DTYPES, OOM, OUT_OF_TIME, Case, Speed, draw, report, write
 from vivit_zoo.workers import process_context
 
 __all__ = ["Candidate", "Case", "Speed", "bench", "campaign", "compare"]
@@ -160,7 +160,7 @@ def campaign(
             "versions": _versions(),
         }
         write(speeds, about, out / "speeds.json")
-        text = f"{table(speeds)}\n\n`{about['command']}`, {about['machine']}"
+        text = report(speeds, about)
         (out / "table.md").write_text(text + "\n")
     draw(speeds, out)
     return text

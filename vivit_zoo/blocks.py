@@ -24,11 +24,6 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-FUSIBLE: tuple[torch.dtype, ...] = ()
-if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-    FUSIBLE = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
-
-
 ACTS: dict[str, Callable[[Tensor], Tensor]] = {"gelu_tanh": gelu_tanh, "gelu": F.gelu, "quick_gelu": quick_gelu}
 
 
@@ -60,6 +55,12 @@ class Mlp(nn.Module):
         fused = self.act is gelu_tanh and _can_fuse(self.fc1, x)
         x = _linear_gelu_tanh(x, self.fc1) if fused else self.act(self.fc1(x))
         return self.drop(self.fc2(self.drop(x)))
+
+
+# What the kernel below takes, on this machine and in this torch: it is none of torch's public functions.
+FUSIBLE: tuple[torch.dtype, ...] = ()
+if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    FUSIBLE = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 
 
 def _linear_gelu_tanh(x: Tensor, linear: nn.Linear) -> Tensor:
