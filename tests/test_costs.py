@@ -12,7 +12,7 @@ from conftest import VARIANTS, tiny_config, video_for
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vivit_zoo import ViViT
+from vivit_zoo import ViViT, attention
 from vivit_zoo.blocks import FUSIBLE
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
@@ -143,6 +143,16 @@ def test_a_block_keeps_what_its_gradients_need_and_no_more(variant, batch):
     # Per token and norm mean and deviation; per token and head the logarithm of the softmax's sum.
     statistics = 2 * (attentions + 1) + HEADS * attentions
     assert of_one_block(kept(batch), variant) == batch * TOKENS * (widths * DIM + statistics) * FLOAT
+
+
+@pytest.mark.parametrize("variant", ["joint", "factorised_encoder"])
+def test_copies_of_long_sequences_take_the_place_of_what_they_copy(variant, monkeypatch):
+    """What attention gives is then laid out like the queries, so that it is copied back; both are kept."""
+    plain = [of_one_block(measure(2), variant) for measure in (kept, operations)]
+    monkeypatch.setattr(attention, "LONG", 1)
+    copied = [of_one_block(measure(2), variant) for measure in (kept, operations)]
+    assert copied[0] == plain[0] + 2 * TOKENS * DIM * FLOAT
+    assert copied[1] == plain[1] + Counter(clone=4)
 
 
 BATCH = 4

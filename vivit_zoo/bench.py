@@ -114,10 +114,10 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
         for _ in range(repeats):
             if product is None or (rates and time.monotonic() > end):
                 break
-            rates.append(product())
             for name, run in list(runs.items()):
                 if time.monotonic() > end and taken[name]:
                     break
+                rates.append(product())  # beside each, since what else the machine does may change within a round
                 try:
                     taken[name].append(run())
                 except Exception as error:  # memory that another candidate has kept, say

@@ -63,7 +63,7 @@ class Speed:
     Args:
         candidate, compile, case: what was measured.
         seconds: of one step, a number a round; empty after a failure.
-        matmul: floating-point operations a second of a large matrix product, a number a round.
+        matmul: floating-point operations a second of a large matrix product, beside each step of each candidate.
         flops: floating-point operations of the matrix products of one step, two a multiply-accumulate; a backward pass
             counts as two forward passes, and what checkpointing computes again does not count. None for a module that
             cannot be counted on the meta device.
