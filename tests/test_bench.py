@@ -17,7 +17,7 @@ from vivit_zoo.bench import Candidate, Case, Speed, bench, campaign, compare
 from vivit_zoo.cli import main
 from vivit_zoo.model import SIZES
 from vivit_zoo.peers import candidates
-from vivit_zoo.speed import OOM, OUT_OF_TIME, draw, table
+from vivit_zoo.speed import OOM, OUT_OF_TIME, draw, read, report, table
 
 SHAPE = (2, 1, 2, 4, 4)
 
@@ -132,6 +132,7 @@ def test_a_campaign_writes_what_it_found(quick, tmp_path):
     assert [speed["case"]["shape"][0] for speed in written["speeds"]] == [1, 1, 2, 2]
     assert written["speeds"][0]["clips_per_second"] == 1 / min(written["speeds"][0]["seconds"])
     assert (tmp_path / "table.md").read_text() == text + "\n"
+    assert report(*read(tmp_path / "speeds.json")) == text
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == ["forward-float32-batch.png", "train-float32-batch.png"]
 

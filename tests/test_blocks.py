@@ -1,10 +1,14 @@
+import copy
+
 import pytest
 import torch
 from conftest import randomise
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 
+from vivit_zoo import blocks
 from vivit_zoo.attention import Attention, attend, attend_split_heads
 from vivit_zoo.blocks import Block, DropPath, FactorisedBlock, Mlp
 
@@ -113,3 +117,57 @@ def test_model_4_block_is_the_same_block():
     split.load_state_dict(block.state_dict())
     x = video_tokens(2, 3, 5, 8).float()
     assert not torch.allclose(block(x), split(x), atol=1e-3)
+
+
+# Tokens (..., n, d): one axis, none left, not contiguous, and as many as make several blocks of the product.
+INPUTS = [
+    torch.randn(16),
+    torch.randn(2, 0, 16),
+    torch.randn(3, 16, 5).transpose(1, 2),
+    torch.randn(1, 1, 1, 16),
+    torch.randn(2, 3, 90, 16),
+]
+
+
+@pytest.mark.skipif(not blocks.FUSIBLE, reason="this torch has no such kernel")
+@pytest.mark.parametrize("x", INPUTS, ids=lambda x: "x".join(map(str, x.shape)))
+def test_mlp_without_gradients_is_the_mlp_with_them(x):
+    mlp = Mlp(16, 40)
+    nn.init.normal_(mlp.fc1.bias)  # far from zero, unlike at the start
+    for dtype, tolerance in {torch.float32: 2e-6, torch.bfloat16: 0.03}.items():
+        mlp.to(dtype)
+        plain = mlp(x.to(dtype)).detach()
+        with torch.no_grad():
+            assert blocks._can_fuse(mlp.fc1, x.to(dtype)) == (dtype in blocks.FUSIBLE)
+            torch.testing.assert_close(mlp(x.to(dtype)), plain, rtol=tolerance, atol=tolerance)
+
+
+class Louder(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # deprecated, and used all the same
+def test_whatever_is_done_to_the_first_layer_is_done_without_gradients_too():
+    """A hook, a layer of one's own, pruning, functional_call, autocast, float64, tracing, torch.compile."""
+    x = torch.randn(3, 16)
+    mlp = Mlp(16, 40)
+    hooked, louder, pruned = (copy.deepcopy(mlp) for _ in range(3))
+    hooked.fc1.register_forward_hook(lambda module, args, out: 2 * out)
+    louder.fc1 = Louder(16, 40)
+    louder.fc1.load_state_dict(mlp.fc1.state_dict())
+    prune.l1_unstructured(pruned.fc1, "weight", 100)
+    for changed in (hooked, louder, pruned, copy.deepcopy(mlp).double()):
+        with_gradients = changed(x.to(changed.fc2.weight.dtype)).detach()
+        with torch.no_grad():
+            torch.testing.assert_close(changed(x.to(changed.fc2.weight.dtype)), with_gradients, rtol=0, atol=0)
+    torch.testing.assert_close(hooked(x), louder(x))
+    assert (hooked(x) - mlp(x)).abs().max() > 0.01
+    with torch.no_grad():
+        state = {name: 2 * value for name, value in mlp.state_dict().items()}
+        assert (torch.func.functional_call(mlp, state, x) - mlp(x)).abs().max() > 0.01
+        with torch.autocast("cpu"):
+            assert mlp(x).dtype == torch.bfloat16
+        assert "mkldnn" not in str(torch.jit.trace(mlp, x).inlined_graph)
+        assert "mkldnn" not in str(torch.export.export(mlp, (x,)).graph)
+        torch.testing.assert_close(torch.compile(mlp, fullgraph=True, backend="eager")(x), mlp(x))

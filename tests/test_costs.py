@@ -12,7 +12,8 @@ from conftest import VARIANTS, tiny_config, video_for
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vivit_zoo import ViViT
+from vivit_zoo import ViViT, attention
+from vivit_zoo.blocks import FUSIBLE
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
 batches = pytest.mark.parametrize("batch", [1, 2])
@@ -73,7 +74,8 @@ def operations(batch):
     return measure
 
 
-PLAIN = {"native_layer_norm": 2, "addmm": 4, "_scaled_dot_product_flash_attention": 1, "gelu": 1, "add": 2}
+MLP = {"_linear_pointwise": 1, "addmm": 1} if torch.float32 in FUSIBLE else {"addmm": 2, "gelu": 1}
+PLAIN = {"native_layer_norm": 2, "addmm": 2, "_scaled_dot_product_flash_attention": 1, "add": 2}
 MORE = {
     # Attention over time is strided: the fused kernels take four axes, into which one clip's b·n folds without a copy
     # and those of several clips do not. Then q, k and v are copied, and what comes out is copied back.
@@ -92,7 +94,9 @@ MORE = {
 @variants
 @batches
 def test_a_block_runs_no_operation_that_it_does_not_need(variant, batch):
-    assert of_one_block(operations(batch), variant) == Counter(PLAIN) + Counter(MORE.get(variant, {}).get(batch))
+    assert of_one_block(operations(batch), variant) == Counter(PLAIN) + Counter(MLP) + Counter(
+        MORE.get(variant, {}).get(batch)
+    )
 
 
 @variants
@@ -139,6 +143,16 @@ def test_a_block_keeps_what_its_gradients_need_and_no_more(variant, batch):
     # Per token and norm mean and deviation; per token and head the logarithm of the softmax's sum.
     statistics = 2 * (attentions + 1) + HEADS * attentions
     assert of_one_block(kept(batch), variant) == batch * TOKENS * (widths * DIM + statistics) * FLOAT
+
+
+@pytest.mark.parametrize("variant", ["joint", "factorised_encoder"])
+def test_copies_of_long_sequences_take_the_place_of_what_they_copy(variant, monkeypatch):
+    """What attention gives is then laid out like the queries, so that it is copied back; both are kept."""
+    plain = [of_one_block(measure(2), variant) for measure in (kept, operations)]
+    monkeypatch.setattr(attention, "LONG", 1)
+    copied = [of_one_block(measure(2), variant) for measure in (kept, operations)]
+    assert copied[0] == plain[0] + 2 * TOKENS * DIM * FLOAT
+    assert copied[1] == plain[1] + Counter(clone=4)
 
 
 BATCH = 4

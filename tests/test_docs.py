@@ -1,5 +1,6 @@
 """The code blocks of the README and the docs run, their links lead somewhere, their numbers are the scripts'."""
 
+import importlib
 import re
 import runpy
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_the_page_on_attention_shows_the_table_that_the_experiment_wrote():
 def test_every_page_has_its_place_in_the_site():
     named = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[2:]}
-    assert named == {page for page in pages if not re.match("results/.*/", page)}
+    assert named == {page for page in pages if not re.match("(results|benchmarks)/.*/", page)}
 
 
 def test_every_module_has_an_api_page():
@@ -109,3 +110,16 @@ def test_pictures_of_the_variants_show_what_the_pages_say():
         "factorised_self_attention": ["blocks.0.attn\nsees 9 of 36", "blocks.0.attn_time\nsees 4 of 36"],
         "factorised_dot_product": ["blocks.0.attn, heads 1-2\nsees 4 of 36", "blocks.0.attn, heads 3-4\nsees 9 of 36"],
     }
+
+
+def test_performance_page_shows_the_tables_that_the_benchmark_wrote(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    benchmark = importlib.import_module("benchmark")
+    text = benchmark.PAGE.read_text()
+    parts = sorted(path.parent.name for path in benchmark.RESULTS.glob("*/table.md"))
+    assert len(parts) >= 3
+    for part in parts:
+        assert f"<!-- results: docs/benchmarks/{part} -->" in text
+        assert (benchmark.RESULTS / part / "table.md").read_text().strip() in text
+    assert benchmark.page(text) == text, "run python experiments/benchmark.py page"
+    assert benchmark.page(text.replace("|", "")) != text.replace("|", "")

@@ -17,6 +17,7 @@ from vivit_zoo.ablation import plan_study, run_cell
 from vivit_zoo.cells import Cell
 from vivit_zoo.datasets import NumberedDigits
 from vivit_zoo.preprocess import normalise
+from vivit_zoo.speed import Case, Speed
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -32,6 +33,13 @@ def experiment(monkeypatch, tmp_path):
         return module
 
     return load
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """`experiments/benchmark.py`."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    return importlib.import_module("benchmark")
 
 
 def shrink(base, **changes):
@@ -146,3 +154,41 @@ def test_preference_is_share_over_area(experiment):
     shares = torch.full((2, 8, 16), 1 / 128)
     torch.testing.assert_close(attention.preference(shares, cover), torch.ones(2))
     torch.testing.assert_close(attention.preference(2 * cover, cover), torch.tensor([64.0, 32.0]))
+
+
+def test_each_part_of_the_benchmark_has_cases_with_candidates(benchmark):
+    def of(*variants, side, **what):
+        return benchmark.models("B/16x2", side, "cpu", *variants, **what)
+
+    plans = {name: part(of, 224) for name, part in benchmark.PARTS.items()}
+    for plan in plans.values():
+        assert all(len({one.name for one in models}) == len(models) >= 2 for _, models in plan)
+    assert {case.dtype for case, _ in plans["inference"]} == {"float32", "bfloat16"}
+    assert [case.shape[2] for case, _ in plans["frames"]] == [8, 16, 32, 64, 128]
+    assert [case.shape[3] for case, _ in plans["sides"]] == [128, 160, 224, 288, 384]
+    assert all("joint, checkpointing" in {one.name for one in models} for _, models in plans["training"])
+    assert {case.shape[0] for case, _ in plans["gpu"]} == {1, 4, 16, 64}
+
+
+def test_growth_is_the_exponent_over_tokens(benchmark):
+    cases = {t: Case(shape=(1, 3, t, 32, 32)) for t in (64, 8, 32)}
+    speeds = [
+        Speed(candidate="one", compile=False, case=case, seconds=(0.5 * t**2,), peak_bytes=7 * t)
+        for t, case in cases.items()
+    ]
+    failed = Speed(candidate="two", compile=False, case=cases[8], failure="OOM")
+    assert benchmark.growth([*speeds, failed]).splitlines()[2:] == ["| one | 2.00 | 1.00 |"]
+
+
+def test_kernels_are_forms_of_the_same_function(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    kernels = importlib.import_module("kernels")
+    monkeypatch.setattr(kernels, "TOKENS", 196)  # the grid of four frames has as many
+    with torch.inference_mode():
+        for name, (x, forms, exact) in kernels.groups(torch.float32).items():
+            first, *others = (form(x) for form in forms.values())
+            for form, out in zip([*forms][1:], others, strict=True):
+                if out.shape == first.shape and "another function" not in form and "without" not in form:
+                    torch.testing.assert_close(out, first, rtol=1e-4, atol=1e-4, msg=f"{name}: {form}")
+            if exact:
+                torch.testing.assert_close(first.double(), exact(x.double()), rtol=1e-4, atol=1e-4)

@@ -27,12 +27,13 @@ from torch import nn
 
 from vivit_zoo.flops import count_macs
 from vivit_zoo.machine import PeakMemory, describe_machine
-from vivit_zoo.speed import DTYPES, OOM, OUT_OF_TIME, Case, Speed, draw, table, write
+from vivit_zoo.speed import DTYPES, OOM, OUT_OF_TIME, Case, Speed, draw, report, write
 from vivit_zoo.workers import process_context
 
 __all__ = ["Candidate", "Case", "Speed", "bench", "campaign", "compare"]
 
 _MEASURED_SECONDS = 0.1  # at least, of one measurement: fast steps are repeated until they fill it
+_LONG_SECONDS = 5  # a step that takes as long is not run to warm up: what it has to warm takes none of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +87,14 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
     def note(name: str, **values: Any) -> None:
         speeds[name] = dataclasses.replace(speeds[name], **values)
 
+    known: dict[str, float] = {}
     # Before anything is built here: the system, short of memory, would end the process that has the most.
     if torch.device(case.device).type != "cuda":
         for candidate in candidates:
             if not candidate.compile:
-                note(candidate.name, **_first_step_elsewhere(candidate, case, end - time.monotonic()))
+                found = _first_step_elsewhere(candidate, case, end - time.monotonic())
+                known[candidate.name] = found.pop("seconds", 0.0)
+                note(candidate.name, **found)
 
     with _float32_products(case.dtype):
         runs = {}
@@ -99,7 +103,7 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
                 try:
                     if time.monotonic() > end:
                         raise TimeoutError
-                    runs[candidate.name], found = _warm_up(candidate, case)
+                    runs[candidate.name], found = _warm_up(candidate, case, known.get(candidate.name, 0.0))
                     note(candidate.name, **found)
                 except Exception as error:  # of any kind: it is the candidate's
                     note(candidate.name, failure=_reason(error))
@@ -110,10 +114,10 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
         for _ in range(repeats):
             if product is None or (rates and time.monotonic() > end):
                 break
-            rates.append(product())
             for name, run in list(runs.items()):
                 if time.monotonic() > end and taken[name]:
                     break
+                rates.append(product())  # beside each, since what else the machine does may change within a round
                 try:
                     taken[name].append(run())
                 except Exception as error:  # memory that another candidate has kept, say
@@ -156,7 +160,7 @@ def campaign(
             "versions": _versions(),
         }
         write(speeds, about, out / "speeds.json")
-        text = f"{table(speeds)}\n\n`{about['command']}`, {about['machine']}"
+        text = report(speeds, about)
         (out / "table.md").write_text(text + "\n")
     draw(speeds, out)
     return text
@@ -170,11 +174,14 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _warm_up(candidate: Candidate, case: Case) -> tuple[Callable[[], float], dict[str, Any]]:
-    """A function that measures the seconds of a step, and what is known before: operations and, on CUDA, memory."""
+def _warm_up(candidate: Candidate, case: Case, known: float) -> tuple[Callable[[], float], dict[str, Any]]:
+    """A function that measures the seconds of a step, and what is known before: operations and, on CUDA, memory.
+
+    `known` are the seconds that the first step took elsewhere, 0 if it was not tried.
+    """
     step = _step(candidate, case)
     device = torch.device(case.device)
-    first = _timed(step, 1, device)
+    first = known if known > _LONG_SECONDS else _timed(step, 1, device)
     if first < 1 or candidate.compile:  # a long step needs no second look
         first = _timed(step, 1, device)
     found: dict[str, Any] = {"flops": _flops(candidate, case)}
@@ -248,7 +255,7 @@ def _flops(candidate: Candidate, case: Case) -> int | None:
 
 
 def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> dict[str, Any]:
-    """`peak_bytes` and `failure` of a candidate's first step in a process of its own, since a peak never falls."""
+    """`peak_bytes` and `seconds`, or `failure`, of a first step in a process of its own, since a peak never falls."""
     if seconds <= 0:
         return {"failure": OUT_OF_TIME}
     context = process_context(__name__)
@@ -278,8 +285,8 @@ def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connecti
         step = _step(candidate, case)
         import_module("torch._dynamo")  # as checkpointing would: 80 MB that are not the step's
         memory = PeakMemory(torch.device(case.device))
-        step()
-        answer.send({"peak_bytes": memory.peak_bytes()})
+        seconds = _timed(step, 1, torch.device(case.device))
+        answer.send({"peak_bytes": memory.peak_bytes(), "seconds": seconds})
     except Exception as error:
         answer.send({"failure": _reason(error)})
 

@@ -52,8 +52,39 @@ class Mlp(nn.Module):
             nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.drop(self.act(self.fc1(x)))
-        return self.drop(self.fc2(x))
+        fused = self.act is gelu_tanh and _can_fuse(self.fc1, x)
+        x = _linear_gelu_tanh(x, self.fc1) if fused else self.act(self.fc1(x))
+        return self.drop(self.fc2(self.drop(x)))
+
+
+# What the kernel below takes, on this machine and in this torch: it is none of torch's public functions.
+FUSIBLE: tuple[torch.dtype, ...] = ()
+if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    FUSIBLE = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+
+
+def _linear_gelu_tanh(x: Tensor, linear: nn.Linear) -> Tensor:
+    """`gelu_tanh(linear(x))` as one kernel of oneDNN, bias and GELU applied before it writes: (..., d) -> (..., k).
+
+    Apart, bias, product and GELU each pass over the widest tensor of the model, and on a CPU that and GELU's tanh take
+    a tenth of the MLP's time (docs/performance.md). Inductor makes the same of the two where it freezes weights.
+    """
+    return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "gelu", [], "tanh")
+
+
+def _can_fuse(linear: nn.Linear, x: Tensor) -> bool:
+    """Whether that kernel is there and nobody needs what it leaves out: gradients, hooks, casts, a graph of torch's."""
+    weight = linear.weight
+    return (
+        not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        and type(x) is Tensor
+        and type(weight) is nn.Parameter
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and x.dtype in FUSIBLE
+        and not (type(linear) is not nn.Linear or linear._forward_hooks or linear._forward_pre_hooks)
+    )
 
 
 class DropPath(nn.Module):

@@ -186,7 +186,12 @@ def speeds(lines: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: st
             else:
                 value = scale * points[0][i]
                 ax.barh(j, value, color=f"C{j % 10}")
-                ax.text(0, j, f" {value:,.4g}" if value == value else " unknown", va="center")
+                ax.text(
+                    0,
+                    j,
+                    " unknown" if value != value else f" {value:,.0f}" if value >= 1000 else f" {value:.4g}",
+                    va="center",
+                )
         if len(sizes) > 1:
             known = any(point[i] > 0 for points in lines.values() for point in points)  # nan is not
             ax.set(xlabel=xlabel, ylabel=what, xscale="log", yscale="log" if known else "linear")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vivit_zoo.checkpoint import write_whole
 
-__all__ = ["DTYPES", "OOM", "OUT_OF_TIME", "Case", "Speed", "draw", "table", "write"]
+__all__ = ["DTYPES", "OOM", "OUT_OF_TIME", "Case", "Speed", "draw", "read", "report", "table", "write"]
 
 DTYPES = {
     "float32": torch.float32,
@@ -63,7 +63,7 @@ class Speed:
     Args:
         candidate, compile, case: what was measured.
         seconds: of one step, a number a round; empty after a failure.
-        matmul: floating-point operations a second of a large matrix product, a number a round.
+        matmul: floating-point operations a second of a large matrix product, beside each step of each candidate.
         flops: floating-point operations of the matrix products of one step, two a multiply-accumulate; a backward pass
             counts as two forward passes, and what checkpointing computes again does not count. None for a module that
             cannot be counted on the meta device.
@@ -123,10 +123,10 @@ def table(speeds: Sequence[Speed]) -> str:
             failure = f"failed ({len(notes)})"
         peak = None if speed.peak_bytes is None else f"{speed.peak_bytes / 1e6:,.0f}"
         numbers = [
-            f"{speed.clips_per_second:,.4g}",
-            f"{1e3 * speed.best:,.4g}",
-            f"{1e3 * speed.median:,.4g}",
-            f"{speed.flops_per_second / 1e9:,.4g}",
+            _digits(speed.clips_per_second),
+            _digits(1e3 * speed.best),
+            _digits(1e3 * speed.median),
+            _digits(speed.flops_per_second / 1e9),
             f"{speed.share:.0%}" if speed.flops is not None else "",
             peak or "",
         ]
@@ -153,6 +153,23 @@ def write(speeds: Sequence[Speed], about: Mapping[str, Any], file: Path) -> None
         found.append(dataclasses.asdict(speed) | known)
     text = json.dumps({**about, "speeds": found}, indent=1)
     write_whole(file, lambda part: part.write_text(text + "\n"))
+
+
+def read(file: Path) -> tuple[list[Speed], dict[str, Any]]:
+    """The speeds in a file of `write`, and what else it says."""
+    about = json.loads(file.read_text())
+    names = {field.name for field in dataclasses.fields(Speed)}
+    speeds = []
+    for found in about.pop("speeds"):
+        case = Case(**found["case"] | {"shape": tuple(found["case"]["shape"])})
+        rounds = {name: tuple(found[name]) for name in ("seconds", "matmul")}
+        speeds.append(Speed(**{name: found[name] for name in names} | rounds | {"case": case}))
+    return speeds, about
+
+
+def report(speeds: Sequence[Speed], about: Mapping[str, Any]) -> str:
+    """The table with the command and the machine below."""
+    return f"{table(speeds)}\n\n`{about['command']}`, {about['machine']}"
 
 
 def draw(speeds: Sequence[Speed], folder: Path) -> list[Path]:
@@ -201,6 +218,11 @@ def _lines(points: Sequence[tuple[int, Speed]]) -> dict[str, list[tuple[float, f
         lines.setdefault(speed.candidate, {})[size] = (size, 1 / speed.clips_per_second, peak)
     order = dict.fromkeys(speed.candidate for _, speed in points)
     return {name: [lines[name][size] for size in sorted(lines[name])] for name in order}
+
+
+def _digits(value: float) -> str:
+    """At least four, and never as a power of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _step(speed: Speed) -> str:

@@ -1,0 +1,239 @@
+"""How fast are the four variants, beside transformers' and vit-pytorch's, and how close to what the machine can do?
+
+    python experiments/benchmark.py inference     # forward passes of one clip, float32 and bfloat16
+    python experiments/benchmark.py training      # training steps, with and without activation checkpointing
+    python experiments/benchmark.py frames        # growth with the length of a clip, 8 to 128 frames
+    python experiments/benchmark.py sides         # growth with the side of a frame, 128 to 384 pixels
+    python experiments/benchmark.py compiled      # what torch.compile adds; not run to its end yet, like the two above
+    python experiments/benchmark.py gpu           # all of these on a GPU, batches of 1 to 64, in 7 minutes
+    python experiments/benchmark.py page          # measures nothing: puts what was written into docs/performance.md
+
+ViViT-B/16x2 on 32x224x224. All candidates of a case take turns in one process, beside a large matrix product; peak
+memory is that of a first step in a process of its own. Each part writes speeds.json, table.md and pictures into
+docs/benchmarks/{part}; on two CPU cores the parts take 5 to 12 minutes each. On Linux, where
+autogroups are on, `nice` counts within a session only.
+
+Expected: the joint model faster than transformers' sdpa with half its memory in training; the factorised variants as
+close to the matrix-product rate as the joint one; time linear in frames for the factorised variants and memory linear
+in tokens for all.
+
+The part for the GPU has not run on one: none could be had. Tried was that it ends in time and writes its files:
+`gpu --device cpu --size Ti/16x2 --side 32 --repeats 1 --seconds 30`, which tells nothing about speed.
+"""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from vivit_zoo.bench import Candidate, Case, campaign
+from vivit_zoo.encoders import ENCODERS
+from vivit_zoo.model import named_config
+from vivit_zoo.peers import candidates
+from vivit_zoo.speed import Speed, draw, read, report
+
+ROOT = Path(__file__).parents[1]
+PAGE, RESULTS = ROOT / "docs/performance.md", ROOT / "docs/benchmarks"
+Models = Callable[..., tuple[Case, list[Candidate]]]
+Plan = list[tuple[Case, list[Candidate]]]
+
+
+def models(
+    size: str,
+    side: int,
+    device: str,
+    *variants: str,
+    batch: int = 1,
+    dtype: str = "bfloat16",
+    train: bool = False,
+    frames: int = 32,
+    peers: bool = True,
+    only: str = "",
+    **options: bool,
+) -> tuple[Case, list[Candidate]]:
+    """A case and its candidates: the variants (all four) and their peers whose names match `only`."""
+    case = Case(shape=(batch, 3, frames, side, side), dtype=dtype, device=device, train=train)
+    configs = [named_config(size, variant=v, num_frames=frames, image_size=side) for v in variants or ENCODERS]
+    return case, [one for one in candidates(configs, peers, **options) if re.search(only, one.name)]
+
+
+# The attention maps of transformers' eager attention take gigabytes where clips are long.
+FUSED = "^(?!.*eager)"
+
+
+def inference(models: Models, side: int) -> Plan:
+    """One clip, everything that is there."""
+    return [models(side=side, dtype=dtype) for dtype in ("float32", "bfloat16")]
+
+
+def training(models: Models, side: int) -> Plan:
+    """One clip; what checkpointing costs and saves is asked of the joint models alone."""
+    joint = r"^(joint|transformers sdpa)(, checkpointing)?$"
+    every = r"^(?!.*eager)(?!(factorised|transformers).*checkpointing)"
+    return [
+        models(side=side, dtype="float32", train=True, checkpointing=True, only=every),
+        models("joint", side=side, train=True, checkpointing=True, only=joint),
+    ]
+
+
+def frames(models: Models, side: int) -> Plan:
+    """Longer clips."""
+    return [models(side=side, frames=frames, only=FUSED) for frames in (8, 16, 32, 64, 128)]
+
+
+def sides(models: Models, side: int) -> Plan:
+    """Larger frames, at the shares of 128 to 384 pixels of 224."""
+    return [models(side=round(side * share / 224), only=FUSED) for share in (128, 160, 224, 288, 384)]
+
+
+def compiled(models: Models, side: int) -> Plan:
+    """A case each, because compiling takes most of the time and so the share of a case."""
+    return [
+        models(name, side=side, dtype=dtype, peers=False, compile=True)
+        for dtype in ("float32", "bfloat16")
+        for name in ENCODERS
+    ]
+
+
+def gpu(models: Models, side: int) -> Plan:
+    """The most wanted first, so that what runs out of time is what matters least."""
+    of = partial(models, side=side)
+    exact = ["tf32", "float32"] if torch.cuda.is_available() else ["float32"]
+    return [
+        *(of(batch=batch) for batch in (16, 1, 64, 4)),
+        *(of(batch=batch, train=True, checkpointing=batch == 16) for batch in (16, 1, 4, 64)),
+        *(of(name, batch=16, peers=False, compile=True) for name in ENCODERS),
+        *(of(batch=16, dtype=dtype) for dtype in exact),
+        *(of(batch=4, dtype=dtype, train=True) for dtype in exact),
+        *(of(name, batch=16, train=True, peers=False, compile=True) for name in ENCODERS),
+        *(of(batch=4, frames=frames) for frames in (8, 16, 64, 128)),
+        *(models(batch=4, side=larger) for larger in (128, 160, 288, 320, 384) if side == 224),
+    ]
+
+
+PARTS = {part.__name__: part for part in (inference, training, frames, sides, compiled, gpu)}
+
+
+def exponents(speeds: Sequence[Speed]) -> dict[str, tuple[float, float]]:
+    """Of each candidate's time and memory over tokens, between the two largest sizes: 1 is linear growth."""
+    points: dict[str, list[tuple[int, float, float]]] = {}
+    for speed in speeds:
+        if speed.seconds and speed.peak_bytes:
+            tokens = math.prod(speed.case.shape)  # of pixels, which are as many times more everywhere
+            points.setdefault(speed.candidate, []).append((tokens, speed.best, speed.peak_bytes))
+    found = {}
+    for name, sizes in points.items():
+        (n0, *small), (n1, *large) = sorted(sizes)[-2:]
+        time, memory = (math.log(b / a) / math.log(n1 / n0) for a, b in zip(small, large, strict=True))
+        found[name] = (time, memory)
+    return found
+
+
+def growth(speeds: Sequence[Speed]) -> str:
+    """The exponents as a table."""
+    rows = [f"| {name} | {time:.2f} | {memory:.2f} |" for name, (time, memory) in exponents(speeds).items()]
+    return "\n".join(["| candidate | time ~ tokens^ | peak memory ~ tokens^ |", "| --- | ---: | ---: |", *rows])
+
+
+def aims() -> str:
+    """What was aimed at, what was measured, and whether that is enough, as a table."""
+    rows = ["| aim | command | wanted | measured | |", "| --- | --- | ---: | ---: | --- |"]
+
+    def row(what: str, part: str, wanted: str, value: float) -> None:
+        bound = float(wanted[2:])
+        met = value >= bound if wanted[0] == "≥" else value <= bound
+        rows.append(f"| {what} | `{part}` | {wanted} | {value:.3g} | {'met' if met else '**not met**'} |")
+
+    def of(part: str, dtype: str) -> dict[str, Speed]:
+        return {one.candidate: one for one in read(RESULTS / part / "speeds.json")[0] if one.case.dtype == dtype}
+
+    def measured(part: str) -> bool:
+        return (RESULTS / part / "speeds.json").exists()
+
+    pairs = {"joint": "transformers sdpa"}
+    pairs |= {f"factorised_{x}": f"vit-pytorch factorised {x.replace('_', '-')}" for x in ("encoder", "self_attention")}
+    for dtype, joint, others, share in (("float32", "1.4", "1", "0.9"), ("bfloat16", "1.6", "1.15", "0.8")):
+        now = of("inference", dtype) if measured("inference") else {}
+        for ours, other in pairs.items() if now else ():
+            wanted = f"≥ {joint if ours == 'joint' else others}"
+            row(f"{ours}, {dtype}: times as fast as {other}", "inference", wanted, now[other].best / now[ours].best)
+        for name in ENCODERS if now else ():
+            row(f"{name}, {dtype}: share of the matrix product's rate", "inference", f"≥ {share}", now[name].share)
+    for dtype in ("float32", "bfloat16") if measured("training") else ():
+        now = of("training", dtype)
+        ours, again, other = now["joint"], now["joint, checkpointing"], now["transformers sdpa"]
+        memory = [(one.peak_bytes or 0) / (other.peak_bytes or 1) for one in (ours, again)]
+        row(f"joint, {dtype}: times as fast as transformers sdpa", "training", "≥ 1.25", other.best / ours.best)
+        row(f"joint, {dtype}: memory over transformers sdpa's", "training", "≤ 0.5", memory[0])
+        row(f"the same with checkpointing, {dtype}", "training", "≤ 0.2", memory[1])
+        row(f"checkpointing, {dtype}: time over our own without", "training", "≤ 1.35", again.best / ours.best)
+    for part in ("frames", "sides"):
+        powers = exponents(read(RESULTS / part / "speeds.json")[0]) if measured(part) else {}
+        if powers:
+            row("joint: memory ~ tokens^", part, "≤ 1.1", powers["joint"][1])
+        for name in [*ENCODERS][1:] if powers and part == "frames" else ():
+            row(f"{name}: time ~ frames^", part, "≤ 1.1", powers[name][0])
+    return "\n".join(rows)
+
+
+def shown(part: str) -> str:
+    """What the page shows of a part, made of its file: its table and, where sizes grow, their exponents."""
+    if part == "aims":
+        return aims()
+    if not (RESULTS / part / "speeds.json").exists():
+        return (RESULTS / part / "table.md").read_text().strip()
+    speeds, about = read(RESULTS / part / "speeds.json")
+    text = report(speeds, about)
+    return f"{growth(speeds)}\n\n{text}" if part in ("frames", "sides") else text
+
+
+def page(text: str) -> str:
+    """The page with the tables of what was measured, here and by kernels.py, between its marks."""
+    for part in [*PARTS, "kernels", "aims"]:
+        start, end = f"<!-- results: docs/benchmarks/{part} -->\n", "\n<!-- end of results -->"
+        if start in text and (part == "aims" or (RESULTS / part / "table.md").exists()):
+            before, rest = text.split(start, 1)
+            text = before + start + shown(part) + end + rest.split(end, 1)[1]
+    return text
+
+
+def main() -> int:
+    """Measure and write; 2 where there is no GPU and one is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=[*PARTS, "page"])
+    parser.add_argument("--seconds", type=float, help="for everything (420 on a GPU, 1200 elsewhere)")
+    parser.add_argument("--out", type=Path, help="folder (docs/benchmarks/{part})")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (cuda for the part gpu, cpu for the others)")
+    parser.add_argument("--size", default="B/16x2", help="the paper's name of a model (B/16x2)")
+    parser.add_argument("--side", type=int, default=224, help="of a frame, pixels (224)")
+    parser.add_argument("--repeats", type=int, help="rounds of a case (10 on a GPU, 3 elsewhere)")
+    options = parser.parse_args()
+    if options.part == "page":
+        for file in RESULTS.glob("*/speeds.json"):
+            speeds, about = read(file)
+            (file.parent / "table.md").write_text(report(speeds, about) + "\n")
+            draw(speeds, file.parent)
+        PAGE.write_text(page(PAGE.read_text()))
+        return 0
+    on_gpu = options.part == "gpu"
+    device = options.device or ("cuda" if on_gpu else "cpu")
+    if device != "cpu" and not torch.cuda.is_available():
+        print(f"{parser.prog}: there is no GPU here that torch {torch.__version__} can use", file=sys.stderr)
+        return 2
+
+    def of(*variants: str, side: int, **what: object) -> tuple[Case, list[Candidate]]:
+        return models(options.size, side, device, *variants, **what)
+
+    plan = PARTS[options.part](of, options.side)
+    seconds, repeats = options.seconds or (420 if on_gpu else 1200), options.repeats or (10 if on_gpu else 3)
+    print(campaign(plan, options.out or RESULTS / options.part, repeats, seconds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
