@@ -161,7 +161,8 @@ FINDINGS = (
 INTRODUCTION = """\
 # Results
 
-Written by `experiments/table.py` from what the studies have left in `docs/results/`, each by the command beside its table. All of them, and this page, with the runs that several studies need done once:
+Written by `experiments/table.py` from what the studies have left in `docs/results/`, each by the command above its
+table. All of them, and this page, with the runs that several studies need done once:
 
 ```sh
 {commands}
