@@ -32,13 +32,9 @@ def resized(base: TrainConfig, side: int, start: Start) -> TrainConfig:
 
 
 def settings(base: TrainConfig) -> list[Setting]:
-    """The base's frames, smaller and larger ones, each from the image model, and the largest from random weights."""
+    """The base's frames, smaller and larger ones."""
     start = Start(source=pretrained(base.model), positions="resize_tile")
-    rows = [(side, start) for side in (32, 24, 48)] + [(48, Start())]
-    return [
-        Setting(f"{side} pixels, {'image start' if start.source else 'random weights'}", resized(base, side, start))
-        for side, start in rows
-    ]
+    return [Setting(f"{side} pixels", resized(base, side, start)) for side in (32, 24, 48)]
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ FINDINGS = (
         "larger frames are better",
         "Table 5: 81.0, 80.3",
         "resolution",
-        ("48 pixels, image start", "32 pixels, image start"),
+        ("48 pixels", "32 pixels"),
     ),
     Finding("a larger model is better", "Figure 7", "model_size", ("width 108, depth 3", "width 72, depth 3")),
     Finding(
