@@ -28,6 +28,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -226,7 +227,7 @@ def main() -> int:
         print(f"{parser.prog}: there is no GPU here that torch {torch.__version__} can use", file=sys.stderr)
         return 2
 
-    def of(*variants: str, side: int, **what: object) -> tuple[Case, list[Candidate]]:
+    def of(*variants: str, side: int, **what: Any) -> tuple[Case, list[Candidate]]:
         return models(options.size, side, device, *variants, **what)
 
     plan = PARTS[options.part](of, options.side)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,19 +59,22 @@ def in_chunks(f: Callable[[Tensor], Tensor], rows: int) -> Callable[[Tensor], Te
     return chunked
 
 
-def heads(qkv: Tensor) -> tuple[Tensor, ...]:
+def heads(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(b, n, 3·h·d) -> three of (b, h, n, d), strided as they are in the model."""
-    return qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4).unbind()
+    q, k, v = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+    return q, k, v
 
 
 def fused(qkv: Tensor) -> Tensor:
     """What the model does."""
-    return F.scaled_dot_product_attention(*heads(qkv))
+    q, k, v = heads(qkv)
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def fused_after_copies(qkv: Tensor) -> Tensor:
     """For kernels that like their tokens one after the other."""
-    return F.scaled_dot_product_attention(*(x.contiguous() for x in heads(qkv)))
+    q, k, v = (x.contiguous() for x in heads(qkv))
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def without_last_token(qkv: Tensor) -> Tensor:
@@ -162,11 +166,13 @@ def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tenso
     }
 
 
-def measure(x: Tensor, forms: Forms, exact: Callable[[Tensor], Tensor] | None, rounds: int) -> dict[str, dict]:
+def measure(
+    x: Tensor, forms: Forms, exact: Callable[[Tensor], Tensor] | None, rounds: int
+) -> dict[str, dict[str, float]]:
     """Median milliseconds of each form, taking turns, and its error."""
     truth = exact(x.double()) if exact else None
     taken: dict[str, list[float]] = {name: [] for name in forms}
-    found: dict[str, dict] = {name: {} for name in forms}
+    found: dict[str, dict[str, float]] = {name: {} for name in forms}
     for turn in range(rounds + 1):
         for name, form in forms.items():
             start = time.perf_counter()
@@ -199,7 +205,7 @@ def where_time_goes(dtype: torch.dtype) -> dict[str, dict[str, float]]:
     return found
 
 
-def tables(results: dict) -> str:
+def tables(results: dict[str, Any]) -> str:
     """Both as Markdown."""
     first = results["profile"]["float32"]["joint"]
     lines = ["| variant, dtype | " + " | ".join(f"{name}, ms" for name in first) + " |"]
