@@ -74,7 +74,7 @@ def test_what_is_built_in_can_be_read_like_files():
     assert clip.dtype == torch.uint8
     assert label.keys() == data.classes.keys() == {"number", "order"}
     assert (len(data.train), len(data.test), data.views, data.test[0][0].shape[0]) == (6, 4, 2, 2)
-    plain = {"views": (1, 1), "stride": 1, "augment": replace(STILL, short_side=32)}
+    plain = {"views": (1, 1), "stride": 1, "augment": replace(STILL, size=32, short_side=32)}
     whole = DataConfig(train="numbered_digits", **fields).build((1, 16, 32, 32))
     small = DataConfig(train="numbered_digits:videos", **fields | plain).build((1, 16, 32, 32))
     for index in range(4):
