@@ -45,6 +45,7 @@ NOT_RUN = {
     },
     "python experiments/recipes/own_videos.py": "needs weights from the hub; the newcomer's path is run with others",
     "vivit-zoo classify": "likewise",
+    "vivit-zoo attend": "likewise; tests/test_attend.py runs it on small ones",
     "vivit-zoo check-data videos/train": "the newcomer's path runs it on another folder",
     "vivit-zoo summary": "run by tests/test_cli.py",
     "vivit-zoo bench": "takes minutes; tests/test_bench.py runs it on a small model",

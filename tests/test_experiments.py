@@ -153,7 +153,7 @@ def test_preference_is_share_over_area(experiment):
     assert cover[1, 2, 5] == 0.25
     shares = torch.full((2, 8, 16), 1 / 128)
     torch.testing.assert_close(attention.preference(shares, cover), torch.ones(2))
-    torch.testing.assert_close(attention.preference(2 * cover, cover), torch.tensor([64.0, 32.0]))
+    torch.testing.assert_close(attention.preference(2 * cover, cover), torch.tensor([64.0, 128.0]))
 
 
 def test_each_part_of_the_benchmark_has_cases_with_candidates(benchmark):
