@@ -233,8 +233,10 @@ def page(studies: dict[str, Sequence[Row]]) -> str:
     cells = {result["cell"]: result for rows in studies.values() for row in rows for result in row.results.values()}
     hours = sum(result["core_seconds"] for result in cells.values()) / 3600
     machines = sorted({result["machine"] for result in cells.values()})
-    seeds = max(len(row.results) for rows in studies.values() for row in rows)
-    commands = [f"python experiments/{study}.py --seeds {seeds} --jobs 2 --cells runs/cells" for study in studies]
+    commands = [
+        f"python experiments/{study}.py --seeds {max(len(row.results) for row in rows)} --jobs 2 --cells runs/cells"
+        for study, rows in studies.items()
+    ]
     parts = [
         INTRODUCTION.format(commands="\n".join(commands)),
         f"{len(cells)} runs, {hours:.1f} hours of one core in all, on {'; '.join(machines)}.",

@@ -7,6 +7,9 @@ copies the spatial attention instead. All weights at zero get no gradient but fo
 attention never learns ("zero"); zero output weights alone start the same model and learn ("zero_out", our default).
 
 Expected: "zero" stays a bag of frames; the order of the others is a matter of steps.
+
+Seen: of steps, which are too few here for any of them. The number says more: starting as the image model ("zero_out",
+"zero") keeps what it knows, and a copy of the spatial attention does not.
 """
 
 import dataclasses

@@ -6,6 +6,9 @@ Paper, sections 3.4 and 4: ViViT needs large data, and makes do with less from a
 
 Videos are NumberedDigits, the image model is still_digits.py's. Expected: the fewer clips, the larger the difference in
 the number; with 250 clips, seen about twenty times each, neither order nor number of new clips is known well.
+
+Seen: the image model's number is about as far ahead with 250 clips as with 100,000, and 250 clips are enough to learn
+the order from random weights. These few steps are the limit here, and not the clips.
 """
 
 import dataclasses

@@ -6,6 +6,9 @@ Paper, Figure 8 (tubelets of 16x8, 16x4 and 16x2 on Kinetics-400): for all model
 
 Expected: 2 frames, which show a motion each, are best for the budget; a tubelet of one frame shows none, so that the
 temporal encoder must find it; of 8, two tubelets tell the halves of a clip apart, and little more.
+
+Seen: 2 frames are best. One is worst by far, at chance: a shorter tubelet helps only as long as it shows what there is
+to see. Seeds with 4 and 8 differ more than the lengths do.
 """
 
 import sys
