@@ -10,9 +10,8 @@ Epic Kitchens; "accuracy" is both right.
 Expected: from the image model the number is known far better at the same budget, whatever the tubelets' start; the
 order, of which still images tell nothing, is no better, and later with the central frame, which begins blind to time.
 
-Seen: so, and the second weighs as much as the first: from the image model more than twice as many numbers are right, but
-the order, which random weights learn in these steps, is not learned, so that both together are right less often. What
-starts from images pays where images tell the classes.
+Seen: so, and the second weighs as much as the first: from the image model more than twice as many numbers are right,
+but the order, which random weights learn in these steps, is not learned, so that both together are right less often.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ within noise; every trained model at about 1/2 or below when the frames are shuf
 class when the two halves of the clip are swapped.
 
 Seen: so. After these few steps the factorised encoder and the factorised dot-product are ahead of joint attention by
-more than the noise; Model 3's seeds differ too much to say. With twice the steps (`--steps 300`) little divides them.
+more than the noise; Model 3's seeds differ too much to say.
 """
 
 import sys
