@@ -1,4 +1,4 @@
-"""Writes docs/results.md from what the studies found.
+"""Writes docs/results.md from what the studies found, and their tables wherever a page shows them.
 
     python experiments/table.py    # takes what is new in runs/, and rebuilds the page from docs/results/
 
@@ -8,6 +8,7 @@ study's own docstring with them, and first what became of the paper's findings.
 
 import argparse
 import ast
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ STUDIES = (
     "from_disk",
 )
 PACED = ("from_disk",)  # where the pace is the question
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,16 @@ def page(studies: dict[str, Sequence[Row]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def with_tables(text: str) -> str:
+    """A page with what its marks name, such as `<!-- results: docs/results/variants/table.md -->`, as it is now."""
+    return re.sub(
+        r"(<!-- results: (docs/results/\S+) -->\n).*?(\n<!-- end of results -->)",
+        lambda found: found[1] + (ROOT / found[2]).read_text().strip() + found[3],
+        text,
+        flags=re.DOTALL,
+    )
+
+
 def main() -> None:
     """Collect and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -266,7 +278,9 @@ def main() -> None:
     for study, rows in studies.items():
         text = f"{study_table(rows, pace=study in PACED)}\n\n{note(rows)}\n"
         (RESULTS / study / "table.md").write_text(text)
-    (RESULTS.parent / "results.md").write_text(page(studies))
+    (ROOT / "docs/results.md").write_text(page(studies))
+    for file in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        file.write_text(with_tables(file.read_text()))
     print(f"docs/results.md: {len(studies)} of {len(STUDIES)} studies")
 
 
