@@ -8,6 +8,8 @@ Kinetics video are covered: its classes do not ask for an order.
 Here they do. Clips are cut at random from the 16 frames to train on; for testing, views start evenly over the video
 and their logits are averaged. Expected: 4 frames seldom show the switch, and the average of their views knows both
 motions and no order: at most half; 8 frames show it often; only all 16 always.
+
+Seen: so; more views of short clips bring nothing that goes beyond the noise, and the model of 8 frames stays at half.
 """
 
 import sys
