@@ -16,27 +16,10 @@ from pathlib import Path
 
 from vivit_zoo.tables import Row, difference, interval, markdown, note, read_rows, study_table, with_interval
 
-STUDIES = (
-    "variants",
-    "input_encoding",
-    "temporal_depth",
-    "tubelet_length",
-    "frames_and_views",
-    "resolution",
-    "model_size",
-    "regularisation",
-    "temporal_start",
-    "block_order",
-    "pooling",
-    "positions",
-    "head_split",
-    "image_start",
-    "training_data",
-    "from_disk",
-)
 PACED = ("from_disk",)  # where the pace is the question
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
+STUDIES = [file.stem for file in sorted(ROOT.glob("experiments/*.py")) if 'settings, out="runs/' in file.read_text()]
 
 
 @dataclass(frozen=True)
