@@ -2,8 +2,8 @@
 
     python experiments/layer_decay.py --seeds 3
 
-Layer-wise decay gives each layer the learning rate of the one above times a factor: the usual way to fine-tune. The paper
-fine-tunes all layers at one rate. Videos are NumberedDigits, the image model is still_digits.py's.
+Layer-wise decay gives each layer the learning rate of the one above times a factor: the usual way to fine-tune. The
+paper fine-tunes all layers at one rate. Videos are NumberedDigits, the image model is still_digits.py's.
 
 Expected: the smaller the factor, the more of the number is kept and the later the order comes; random weights, which
 have nothing to keep, are better off with one rate.

@@ -19,7 +19,8 @@ from vivit_zoo.tables import Row, difference, interval, markdown, note, read_row
 PACED = ("from_disk",)  # where the pace is the question
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-STUDIES = [file.stem for file in sorted(ROOT.glob("experiments/*.py")) if 'settings, out="runs/' in file.read_text()]
+FILES = sorted(ROOT.glob("experiments/*.py"))
+STUDIES = [file.stem for file in FILES if f'settings, out="runs/{file.stem}"))' in file.read_text()]
 
 
 @dataclass(frozen=True)
