@@ -110,10 +110,11 @@ FINDINGS = (
         better=False,
     ),
     Finding(
-        "larger frames are better",
+        "larger frames are better: numbers",
         "Table 5: 81.0, 80.3",
         "resolution",
         ("48 pixels", "32 pixels"),
+        head="number",
     ),
     Finding("a larger model is better", "Figure 7", "model_size", ("width 108, depth 3", "width 72, depth 3")),
     Finding(
