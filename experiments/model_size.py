@@ -5,6 +5,8 @@
 Paper, Figure 7 (B against L, Model 1): on Kinetics-400, from an image start, the larger is better.
 
 Expected: width helps within the same few steps, up to where the learning rate no longer fits; depth hardly.
+
+Seen: nothing beyond the noise. The base has all that there is to know, and the other widths' seeds differ widely.
 """
 
 import sys
