@@ -220,9 +220,9 @@ def findings(studies: dict[str, Sequence[Row]]) -> str:
 
 def verdict(differences: Sequence[float], better: bool) -> str:
     """By the 95 % interval of the differences, in percent: whether it leaves out zero, and on which side."""
-    middle, half = interval(differences)
     if len(differences) < 2:
-        return "one seed tells nothing"
+        return "one seed tells nothing" if differences else "no results"
+    middle, half = interval(differences)
     if abs(middle) <= half:
         return "within the noise" if better else "confirmed, as far as the noise lets see"
     return "confirmed" if better and middle > 0 else "refuted"
@@ -261,6 +261,8 @@ def main() -> None:
     options = parser.parse_args()
     collect(options.runs)
     studies = read_studies()
+    if not studies:
+        parser.error(f"no study has a results.json, neither in {options.runs} nor in {RESULTS}; run one, see --help")
     for study, rows in studies.items():
         text = f"{study_table(rows, pace=study in PACED)}\n\n{note(rows)}\n"
         (RESULTS / study / "table.md").write_text(text)
