@@ -211,9 +211,9 @@ def verdict(differences: Sequence[float], better: bool) -> str:
 
     That two are equal is confirmed if the whole interval lies within `MARGIN` of zero.
     """
-    middle, half = interval(differences)
     if len(differences) < 2:
-        return "one seed tells nothing"
+        return "one seed tells nothing" if differences else "no results"
+    middle, half = interval(differences)
     if not better and abs(middle) + half <= MARGIN:
         return "confirmed"
     if abs(middle) <= half:
@@ -266,6 +266,8 @@ def main() -> None:
     options = parser.parse_args()
     collect(options.runs)
     studies = read_studies()
+    if not studies:
+        parser.error(f"no study has a results.json, neither in {options.runs} nor in {RESULTS}; run one, see --help")
     for study, rows in studies.items():
         text = f"{study_table(rows, pace=study in PACED)}\n\n{note(rows)}\n"
         (RESULTS / study / "table.md").write_text(text)

@@ -5,8 +5,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from test_tables import row
 
 from vivit_zoo import plots
+from vivit_zoo.tables import interval
 
 
 @pytest.fixture
@@ -55,6 +57,22 @@ def test_nothing_is_wrong_or_nothing_is_there(tmp_path):
 def test_names_must_fit(tmp_path):
     with pytest.raises(ValueError, match=r"a matrix \(2, 2\) is not of 3 classes"):
         plots.confusion(torch.eye(2), ["a", "b", "c"], tmp_path / "c.png")
+
+
+def test_accuracies_have_a_point_a_seed_and_the_interval_as_a_bar(drawn, tmp_path):
+    rows = [row("a", {0: 0.9, 1: 0.8, 2: 0.85}, ceiling=0.5), row("failed", {}), row("b", {0: 0.25})]
+    plots.accuracies(rows, tmp_path / "a.png")
+    (ax,) = drawn[0].axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "failed", "b"]
+    points = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in points] == [pytest.approx([90, 80, 85]), [25]]
+    assert [line.get_ydata().tolist() for line in points] == [[0, 0, 0], [2]]
+    bar = ax.containers[0].lines[2][0].get_segments()[0][:, 0]
+    middle, half = interval([90, 80, 85])
+    assert bar == pytest.approx([middle - half, middle + half])
+    assert len(ax.containers[1].lines[2]) == 0  # a single seed has none
+    dotted = [one for one in ax.collections if one.get_linestyle()[0][1] is not None]
+    assert [one.get_segments()[0][0, 0] for one in dotted] == [50]
 
 
 def test_attention_is_drawn_from_its_least_to_its_greatest_share(drawn, tmp_path):

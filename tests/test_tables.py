@@ -5,7 +5,7 @@ import json
 import pytest
 from scipy import stats
 
-from vivit_zoo.tables import Row, interval, markdown, study_table
+from vivit_zoo.tables import Row, interval, markdown, note, study_table
 
 
 def row(name, accuracies, ceiling=None, state="", **result):
@@ -64,6 +64,21 @@ def test_heads_have_columns():
     header, _, a, _ = cells_of(study_table(rows))
     assert header[2:4] == ["noun", "verb"]
     assert a[2:4] == ["50.0", "80.0"]
+
+
+def test_cost_is_the_largest_and_pace_the_mean():
+    """Memory is what a run may need; the pace is what to expect."""
+    rows = [row("a", {0: 0.5, 1: 0.5})]
+    rows[0].results[1] |= {"peak_bytes": 9_000_000, "clips_per_second": 300.0}
+    rows[0].results[0]["peak_bytes"] = 10_000_000
+    *_, a = cells_of(study_table(rows))
+    assert (a[-4], a[-1]) == ("200", "10")
+
+
+def test_note_tells_all_seeds_and_machines():
+    rows = [row("a", {0: 0.5}, machine="one"), row("b", {0: 0.5, 2: 0.5}, machine="another")]
+    assert note(rows) == "Accuracies in percent; 2 seeds, mean ± 95 % interval. another; one"
+    assert note(rows[:1]) == "Accuracies in percent; one seed. one"
 
 
 def test_markdown_aligns():

@@ -56,9 +56,9 @@ class DataConfig:
             `read_catalogue` reads: a list file, a folder of class folders, shards, ... What is built in comes as clips
             of its own size, ready for the model; as "moving_digits:videos" it is read like files, so that all below has
             its effect.
-        test: the videos to test on; not for what is built in, nor with `held_out`.
+        test: the videos to test on; not for what is built in, which has its own.
         held_out: share of the training videos of each class to test on in place of training on them, where there is no
-            `test`; always the last ones, see `Catalogue.hold_out`.
+            `test` and nothing built in; always the last ones, see `Catalogue.hold_out`.
         root: folder that paths in lists start from; "" for the one that a list lies in.
         train_clips, test_clips: how many clips; of what is built in alone.
         stride: distance in frames between two frames of a clip.
