@@ -10,8 +10,8 @@ of other clips, which must give 1. The last column has the same number of the on
 
 Expected: well above 1 and above the untrained model for all four, as nothing but the digit tells the class.
 
-Seen (docs/results/attention, one seed): 1.6 to 1.95 for all four, against 1.1 to 1.2 before training and 1.0 on other
-digits. The keenest heads, 2.4 to 2.9, are all in the first spatial or joint layer. What keeps the rollout far below the
+Seen (docs/results/attention, three seeds): 1.6 to 2.0 for all four, against 1.1 to 1.2 before training and 1.0 on other
+digits. The keenest heads, 2.6 to 3.8, are all in the first spatial or joint layer. What keeps the rollout far below the
 highest: the residual connections leave an even share in it, and in the sheet much of the heat lies on the ends and
 edges of the digit, on tubelets that it covers by a small part.
 """

@@ -161,7 +161,8 @@ Accuracies are of new clips, in percent: the mean over the seeds and its 95 % in
 from the first row, seed by seed; bold are those whose interval leaves out zero. *Frames shuffled* and *halves swapped*
 are the controls: a model that sees time falls to a bag's accuracy, 50, or below when the frames are shuffled, and
 answers with the reversed order when the halves are swapped. What one frame (16.7) and an unordered bag of tubelets (50)
-can tell is known by construction, see `MovingDigits`; it is the ceiling in the tables.
+can tell is known by construction, see `MovingDigits`; it is the ceiling in the tables. Among so many comparisons some
+intervals leave out zero by chance: believe those that are far from it.
 
 ## What became of the paper's findings
 
