@@ -46,6 +46,7 @@ NOT_RUN = {
     "python experiments/recipes/own_videos.py": "needs weights from the hub; the newcomer's path is run with others",
     "vivit-zoo classify": "likewise",
     "vivit-zoo attend": "likewise; tests/test_attend.py runs it on small ones",
+    "python experiments/table.py": "writes into the docs; tests/test_results.py runs its parts",
     "vivit-zoo check-data videos/train": "the newcomer's path runs it on another folder",
     "vivit-zoo summary": "run by tests/test_cli.py",
     "vivit-zoo bench": "takes minutes; tests/test_bench.py runs it on a small model",
