@@ -4,10 +4,8 @@
 
 It sees digits of MovingDigits' training split, drawn and made noisy as there, at random places, sizes and angles, one
 frame each: never a motion or a test digit. It tells which number a digit is (at all angles a 6 is a 9, and no model
-knows them apart) and where it stands, the column and the row of an eighth of the frame. One that had learned the number
-alone, wherever it stands, had also learned to forget the place, and video models that started from it took far longer
-to see a motion. Its positions are sine-cosine and fixed, those of the factorised encoder's spatial half in `BASE`, so
-that this half starts as the image model, exactly.
+knows them apart) and where it stands, the column and the row of an eighth of the frame. Its positions are sine-cosine
+and fixed, those of the factorised encoder's spatial half in `BASE`: this half starts as the image model, exactly.
 """
 
 import hashlib
