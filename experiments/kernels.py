@@ -7,7 +7,7 @@ the same function, taking turns; the first of each group is what this package do
 from the function in float64, of values around one.
 
 Expected: the fused attention of torch and large products take nearly all of the time; what is left to gain is the bias
-and the GELU of the MLP, which `vivit_zoo.blocks` puts into the product's kernel. Forms of attention that beat torch's
+and the GELU of the MLP, which `vivit_zoo.blocks` puts into the product's kernel, and the pages of its hidden layer. Forms of attention that beat torch's
 fused one in bfloat16 round the scores to 8 bits, which is why they are not used.
 """
 
@@ -27,7 +27,7 @@ from torch.profiler import profile
 
 from vivit_zoo import create_model
 from vivit_zoo.attention import Attention, attend, attend_over_time
-from vivit_zoo.blocks import Mlp, gelu_tanh
+from vivit_zoo.blocks import Mlp, _linear_gelu_tanh, gelu_tanh
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.machine import describe_machine
 
@@ -75,6 +75,12 @@ def fused_after_copies(qkv: Tensor) -> Tensor:
     """For kernels that like their tokens one after the other."""
     q, k, v = (x.contiguous() for x in heads(qkv))
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def fused_after_two_copies(qkv: Tensor) -> Tensor:
+    """Keys and values are read again for each block of queries, the queries once."""
+    q, k, v = heads(qkv)
+    return F.scaled_dot_product_attention(q, k.contiguous(), v.contiguous())
 
 
 def without_last_token(qkv: Tensor) -> Tensor:
@@ -127,13 +133,15 @@ def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tenso
     tokens = torch.randn(1, TOKENS, DIM).to(dtype)
     attentions: Forms = {"fused, copied first": fused_after_copies, "fused, on views": fused, "unfused": unfused}
     short: Forms = {"fused, on views": fused} | attentions | {"math backend": math_backend}
+    attentions = attentions | {"fused, keys and values copied first": fused_after_two_copies}
     if dtype != torch.float32:
         attentions = attentions | {"fused, in float32": in_float32}
     return {
         "MLP": (
             tokens,
             {
-                "bias and GELU in the product's kernel": mlp,
+                "bias and GELU in the product's kernel, 16 MB at a time": mlp,
+                "the same, all at once": lambda x: mlp.fc2(_linear_gelu_tanh(x, mlp.fc1)),
                 "three operations": apart(mlp),
                 "x · sigmoid(2u)": apart(mlp, gelu_by_sigmoid),
                 "in chunks of 784 tokens": in_chunks(apart(mlp), 784),

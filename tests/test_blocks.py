@@ -131,14 +131,16 @@ INPUTS = [
 
 @pytest.mark.skipif(not blocks.FUSIBLE, reason="this torch has no such kernel")
 @pytest.mark.parametrize("x", INPUTS, ids=lambda x: "x".join(map(str, x.shape)))
-def test_mlp_without_gradients_is_the_mlp_with_them(x):
+@pytest.mark.parametrize("hidden_bytes", [1, 1000, 2**24], ids="{} bytes at a time".format)
+def test_mlp_without_gradients_is_the_mlp_with_them(x, hidden_bytes, monkeypatch):
+    monkeypatch.setattr(blocks, "HIDDEN_BYTES", hidden_bytes)
     mlp = Mlp(16, 40)
     nn.init.normal_(mlp.fc1.bias)  # far from zero, unlike at the start
     for dtype, tolerance in {torch.float32: 2e-6, torch.bfloat16: 0.03}.items():
         mlp.to(dtype)
         plain = mlp(x.to(dtype)).detach()
         with torch.no_grad():
-            assert blocks._can_fuse(mlp.fc1, x.to(dtype)) == (dtype in blocks.FUSIBLE)
+            assert mlp._can_fuse(x.to(dtype)) == (dtype in blocks.FUSIBLE)
             torch.testing.assert_close(mlp(x.to(dtype)), plain, rtol=tolerance, atol=tolerance)
 
 
@@ -148,16 +150,17 @@ class Louder(nn.Linear):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")  # deprecated, and used all the same
-def test_whatever_is_done_to_the_first_layer_is_done_without_gradients_too():
+def test_whatever_is_done_to_the_layers_is_done_without_gradients_too():
     """A hook, a layer of one's own, pruning, functional_call, autocast, float64, tracing, torch.compile."""
     x = torch.randn(3, 16)
     mlp = Mlp(16, 40)
-    hooked, louder, pruned = (copy.deepcopy(mlp) for _ in range(3))
+    hooked, whole, louder, pruned = (copy.deepcopy(mlp) for _ in range(4))
     hooked.fc1.register_forward_hook(lambda module, args, out: 2 * out)
+    whole.fc2.register_forward_hook(lambda module, args, out: out - out.mean(dim=0))
     louder.fc1 = Louder(16, 40)
     louder.fc1.load_state_dict(mlp.fc1.state_dict())
     prune.l1_unstructured(pruned.fc1, "weight", 100)
-    for changed in (hooked, louder, pruned, copy.deepcopy(mlp).double()):
+    for changed in (hooked, whole, louder, pruned, copy.deepcopy(mlp).double()):
         with_gradients = changed(x.to(changed.fc2.weight.dtype)).detach()
         with torch.no_grad():
             torch.testing.assert_close(changed(x.to(changed.fc2.weight.dtype)), with_gradients, rtol=0, atol=0)

@@ -52,10 +52,36 @@ class Mlp(nn.Module):
             nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        fused = self.act is gelu_tanh and _can_fuse(self.fc1, x)
-        x = _linear_gelu_tanh(x, self.fc1) if fused else self.act(self.fc1(x))
-        return self.drop(self.fc2(self.drop(x)))
+        if not self._can_fuse(x):
+            return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        tokens = max(1, HIDDEN_BYTES // (self.fc1.out_features * x.element_size()))
+        parts = x.reshape(-1, x.shape[-1]).split(tokens)
+        out = [self.drop(self.fc2(self.drop(_linear_gelu_tanh(part, self.fc1)))) for part in parts]
+        return (torch.cat(out) if len(out) > 1 else out[0]).view(*x.shape[:-1], self.fc2.out_features)
 
+    def _can_fuse(self, x: Tensor) -> bool:
+        """Whether the kernel is there and nobody needs what it leaves out: gradients, hooks, casts, a graph of torch's.
+
+        Nobody sees the two layers at work on a part of the tokens either.
+        """
+        weight = self.fc1.weight
+        return (
+            self.act is gelu_tanh
+            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+            and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+            and type(x) is Tensor
+            and type(weight) is nn.Parameter
+            and x.device.type == weight.device.type == "cpu"
+            and x.dtype == weight.dtype
+            and x.dtype in FUSIBLE
+            and type(self.fc1) is type(self.fc2) is nn.Linear
+            and not any(child._forward_hooks or child._forward_pre_hooks for child in self.children())
+        )
+
+
+HIDDEN_BYTES = 16 * 2**20
+"""What the hidden layer of as many tokens as the fused MLP takes at a time may need: a tenth faster than all at once
+(docs/performance.md). glibc asks the system for new pages, each time, for what is larger than 32 MB."""
 
 # What the kernel below takes, on this machine and in this torch: it is none of torch's public functions.
 FUSIBLE: tuple[torch.dtype, ...] = ()
@@ -70,21 +96,6 @@ def _linear_gelu_tanh(x: Tensor, linear: nn.Linear) -> Tensor:
     a tenth of the MLP's time (docs/performance.md). Inductor makes the same of the two where it freezes weights.
     """
     return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "gelu", [], "tanh")
-
-
-def _can_fuse(linear: nn.Linear, x: Tensor) -> bool:
-    """Whether that kernel is there and nobody needs what it leaves out: gradients, hooks, casts, a graph of torch's."""
-    weight = linear.weight
-    return (
-        not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-        and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
-        and type(x) is Tensor
-        and type(weight) is nn.Parameter
-        and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype
-        and x.dtype in FUSIBLE
-        and not (type(linear) is not nn.Linear or linear._forward_hooks or linear._forward_pre_hooks)
-    )
 
 
 class DropPath(nn.Module):
