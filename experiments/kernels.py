@@ -7,8 +7,8 @@ the same function, taking turns; the first of each group is what this package do
 from the function in float64, of values around one.
 
 Expected: the fused attention of torch and large products take nearly all of the time; what is left to gain is the bias
-and the GELU of the MLP, which `vivit_zoo.blocks` puts into the product's kernel, and the pages of its hidden layer. Forms of attention that beat torch's
-fused one in bfloat16 round the scores to 8 bits, which is why they are not used.
+and the GELU of the MLP, which `vivit_zoo.blocks` puts into the product's kernel, and fresh pages for its hidden layer.
+Forms of attention that beat torch's fused one in bfloat16 round the scores to 8 bits, which is why they are not used.
 """
 
 import argparse
