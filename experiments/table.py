@@ -195,6 +195,8 @@ def findings(studies: dict[str, Sequence[Row]]) -> str:
         rows = {row.name: row for row in studies.get(finding.study, ())}
         if not rows:
             continue
+        if gone := [name for name in finding.settings if name not in rows]:
+            raise ValueError(f"the study {finding.study} has no row {gone[0]!r}; it has {', '.join(rows)}")
         one, other = (rows[name] for name in finding.settings)
         values = difference(one, other, *(("head_accuracy", finding.head) if finding.head else ("accuracy",)))
         text = with_interval(values, "+")

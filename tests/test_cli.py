@@ -59,3 +59,13 @@ def test_convert_passes_every_option_on(monkeypatch, tmp_path, capsys):
         "variant": "factorised_self_attention", "num_frames": 6, "image_size": (8, 12), "sampled_frames": 3,
     }  # fmt: skip
     assert "the report" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["bench", "attend"])
+def test_results_go_into_a_folder(command, tmp_path, capsys):
+    file = tmp_path / "there.txt"
+    file.write_text("kept")
+    with pytest.raises(SystemExit, match="2"):
+        main([command, *({"attend": ["clip.mp4", "--checkpoint", "m"]}.get(command, [])), "--out", str(file)])
+    assert "there.txt' is a file; give a folder" in capsys.readouterr().err
+    assert file.read_text() == "kept"

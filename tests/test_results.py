@@ -1,5 +1,6 @@
 """The page of results says what the studies found."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_findings_name_rows_that_are_there(table):
     text = table.findings({finding.study: rows + [row(name, {0: 0.5}) for name in ("joint (Model 1)",)]}).splitlines()
     assert "| +42.3 ± 6.3" in text[2]
     assert "| confirmed" in text[2]
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match=f"variants has no row {re.escape(repr(finding.settings[1]))}; it has"):
         table.findings({finding.study: rows[:1]})
 
 

@@ -220,6 +220,21 @@ def test_small_differences_are_noted():
     assert "note: act is gelu in the source, gelu_tanh in the model" in str(report)
 
 
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("vit_tiny_patch16_224.augreg_in21k", None),
+        ("deit_tiny_patch16_224.fb_in1k", "a mean of (0.485, 0.456, 0.406) over a deviation of (0.229, 0.224, 0.225);"),
+    ],
+)
+def test_pixels_of_another_range_are_noted(name, note):
+    image = timm.create_model(name, depth=1, embed_dim=12, num_heads=3, img_size=32)
+    model = ViViT(ViViTConfig.for_image(image, num_frames=4))
+    notes = init_from_image(model, image).notes
+    assert len(notes) == (note is not None)
+    assert all(note in text for text in notes)
+
+
 def test_model_3_with_zero_out_starts_as_the_image_model_and_trains():
     image = image_model(class_token=False, global_pool="avg", fc_norm=False)
     models = {}

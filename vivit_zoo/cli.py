@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     look.add_argument("video", metavar="VIDEO", help="a file that FFmpeg can read; the clip in its middle is taken")
     look.add_argument("--checkpoint", required=True, metavar="SOURCE", help="Hub id, folder or file of a model")
     look.add_argument("--layer", help="show each head of this layer too: its number, from 0, -1 for the last, or name")
-    look.add_argument("--out", type=Path, default=Path("runs/attend"), help="folder for the pictures (runs/attend)")
+    look.add_argument("--out", type=_folder, default=Path("runs/attend"), help="folder for the pictures (runs/attend)")
     look.set_defaults(run=_attend)
     for command in (classify, look):
         command.add_argument("--stride", type=int, default=2, help="distance of a clip's frames in the video (2)")
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.add_argument(
         "--seconds", type=float, default=600.0, help="for everything; the table tells what is left (600)"
     )
-    bench.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for the results (runs/bench)")
+    bench.add_argument("--out", type=_folder, default=Path("runs/bench"), help="folder for the results (runs/bench)")
     bench.set_defaults(run=_bench)
     options = parser.parse_args(arguments)
     try:
@@ -127,6 +127,13 @@ def _views(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not CLIPSxCROPS, such as 1x1 or 4x3")
     return int(match[1]), int(match[2])
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a file; give a folder")
+    return path
 
 
 def _classify(options: argparse.Namespace) -> int:

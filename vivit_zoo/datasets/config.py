@@ -69,7 +69,7 @@ class DataConfig:
         augment: of the training clips; its size is the model's. Not of what is built in.
         mirror: whether the words left, right, clockwise, ... in the classes' names tell what a mirror image shows, see
             `vivit_zoo.augment.mirrored_classes`; else all classes are flipped alike.
-        backend: that decodes, "pyav" or "torchcodec".
+        backend: that decodes files, "pyav" or "torchcodec".
         max_broken: share of the videos in [0, 1] that may be unreadable; a run that meets more stops.
     """
 
@@ -100,8 +100,13 @@ class DataConfig:
         if len(self.views) != 2:
             raise ValueError(f"views {self.views} must be two numbers, clips and crops, such as (4, 3)")
         object.__setattr__(self, "views", tuple(self.views))
-        if self.embedded and self.test:
-            raise ValueError(f"{self.train} has its own test clips; test {self.test!r} must be left out")
+        if self.train.partition(":")[0] in EMBEDDED and not self.embedded:
+            choices = (name + suffix for name in EMBEDDED for suffix in ("", AS_VIDEOS))
+            raise ValueError(f"train {self.train!r} is not there; built in are {', '.join(choices)}")
+        if self.embedded:
+            for name in ("test", "held_out", "root"):
+                if value := getattr(self, name):
+                    raise ValueError(f"{self.train} has its own test clips and no files; leave out {name} {value!r}")
         if not self.embedded and not self.test and not self.held_out:
             raise ValueError(
                 f"train {self.train!r} needs videos to test on: give test, in any of the same forms, or the share "

@@ -57,7 +57,7 @@ def image_checkpoint(model: nn.Module, source: str = GIVEN) -> Checkpoint:
     """
     config = ViViTConfig(variant="joint", num_classes=0, num_frames=1, **image_facts(model, source))
     state = {name: tensor.detach().float() for name, tensor in model.state_dict().items()}
-    checkpoint = Checkpoint(source, config, {}, {})
+    checkpoint = Checkpoint(source, config, {}, {}, notes=_pixels(model))
     tensors, origin, how = checkpoint.tensors, checkpoint.origin, checkpoint.how
 
     def put(ours: str, tensor: Tensor, *theirs: str, computed: str = "") -> None:
@@ -114,6 +114,18 @@ def image_checkpoint(model: nn.Module, source: str = GIVEN) -> Checkpoint:
         else:
             raise WeightsError(f"{source} has {name}, which no ViT has")
     return checkpoint
+
+
+def _pixels(model: nn.Module) -> list[str]:
+    """A note where timm says that the weights were trained on pixels in another range than this package's."""
+    known = getattr(model, "pretrained_cfg", None) or {}
+    mean, deviation = (known.get(name) for name in ("mean", "std"))
+    if mean is None or deviation is None or {*mean, *deviation} == {0.5}:
+        return []
+    return [
+        f"the image model knows pixels less a mean of {tuple(mean)} over a deviation of {tuple(deviation)}; clips come "
+        "in [-1, 1], a mean and a deviation of 0.5 (docs/image-start.md)"
+    ]
 
 
 def image_facts(model: nn.Module, source: str) -> dict[str, Any]:
