@@ -12,7 +12,7 @@ from conftest import VARIANTS, tiny_config, video_for
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vivit_zoo import ViViT, attention
+from vivit_zoo import ViViT, attention, blocks
 from vivit_zoo.blocks import FUSIBLE
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
@@ -153,6 +153,17 @@ def test_copies_of_long_sequences_take_the_place_of_what_they_copy(variant, monk
     copied = [of_one_block(measure(2), variant) for measure in (kept, operations)]
     assert copied[0] == plain[0] + 2 * TOKENS * DIM * FLOAT
     assert copied[1] == plain[1] + Counter(clone=4)
+
+
+@pytest.mark.skipif(not FUSIBLE, reason="this torch has no such kernel")
+def test_without_gradients_the_mlp_never_holds_its_whole_hidden_layer(monkeypatch):
+    """Parts of it in turn, and what comes out twice: in parts and as a whole."""
+    tokens, dim = 64, 8
+    monkeypatch.setattr(blocks, "HIDDEN_BYTES", 16 * 4 * dim * FLOAT)
+    mlp, x = blocks.Mlp(dim, 4 * dim), torch.randn(1, tokens, dim)
+    with torch.no_grad(), LiveBytes() as memory:
+        mlp(x)
+    assert memory.peak == max(tokens * dim + 16 * 4 * dim, 2 * tokens * dim) * FLOAT
 
 
 BATCH = 4
