@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -196,6 +197,9 @@ def speeds(lines: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: st
             known = any(point[i] > 0 for points in lines.values() for point in points)  # nan is not
             ax.set(xlabel=xlabel, ylabel=what, xscale="log", yscale="log" if known else "linear")
             ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
+            if known:
+                ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                ax.yaxis.set_major_formatter("{x:,g}")
             ax.minorticks_off()
         else:
             ax.set_yticks(range(len(lines)), lines if i == 1 else [""] * len(lines))
