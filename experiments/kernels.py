@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import flex_attention
 from torch.profiler import profile
 
 from vivit_zoo import create_model
@@ -33,6 +34,7 @@ from vivit_zoo.machine import describe_machine
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DIM, HEADS, TOKENS = 768, 12, 3136
+compiled_flex_attention = torch.compile(flex_attention, dynamic=False)
 Forms = dict[str, Callable[[Tensor], Tensor]]
 
 
@@ -104,6 +106,12 @@ def math_backend(qkv: Tensor) -> Tensor:
         return fused(qkv)
 
 
+def flex(qkv: Tensor) -> Tensor:
+    """What Inductor writes and compiles for the same."""
+    q, k, v = heads(qkv)
+    return compiled_flex_attention(q, k, v)
+
+
 def unfused(qkv: Tensor, queries: int = 128) -> Tensor:
     """Products and a softmax of some queries at a time, with the scores in the input's dtype."""
     q, k, v = heads(qkv)
@@ -133,7 +141,7 @@ def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tenso
     tokens = torch.randn(1, TOKENS, DIM).to(dtype)
     attentions: Forms = {"fused, copied first": fused_after_copies, "fused, on views": fused, "unfused": unfused}
     short: Forms = {"fused, on views": fused} | attentions | {"math backend": math_backend}
-    attentions = attentions | {"fused, keys and values copied first": fused_after_two_copies}
+    attentions = attentions | {"fused, keys and values copied first": fused_after_two_copies, "flex, compiled": flex}
     if dtype != torch.float32:
         attentions = attentions | {"fused, in float32": in_float32}
     return {
