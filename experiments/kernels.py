@@ -13,6 +13,7 @@ Forms of attention that beat torch's fused one in bfloat16 round the scores to 8
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +22,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 from torch.profiler import profile
 
-from vivit_zoo import create_model
+from vivit_zoo import blocks, create_model
 from vivit_zoo.attention import Attention, attend, attend_over_time
 from vivit_zoo.blocks import Mlp, _linear_gelu_tanh, gelu_tanh
 from vivit_zoo.encoders import ENCODERS
@@ -119,6 +120,19 @@ def unfused(qkv: Tensor, queries: int = 128) -> Tensor:
     return torch.cat([torch.softmax(part @ k.mT, -1) @ v for part in q.split(queries, dim=2)], dim=2)
 
 
+def with_hidden_layers_whole(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """All tokens through the fused MLP at once."""
+
+    def run(video: Tensor) -> Tensor:
+        kept, blocks.HIDDEN_BYTES = blocks.HIDDEN_BYTES, sys.maxsize
+        try:
+            return model(video)
+        finally:
+            blocks.HIDDEN_BYTES = kept
+
+    return run
+
+
 def permuted_once(attention: Attention) -> Callable[[Tensor], Tensor]:
     """Attention over time with x laid out for it before, and back after."""
     attention = attention_like(attention, attend)
@@ -139,12 +153,22 @@ def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tenso
     exact.load_state_dict(mlp.state_dict())
     over_time = Attention(DIM, HEADS, attend=attend_over_time).to(dtype).eval()
     tokens = torch.randn(1, TOKENS, DIM).to(dtype)
+    video = torch.randn(1, 3, 32, 224, 224).to(dtype)
+    models = {name: create_model("B/16x2", name, num_frames=32).to(dtype).eval() for name in ENCODERS}
     attentions: Forms = {"fused, copied first": fused_after_copies, "fused, on views": fused, "unfused": unfused}
     short: Forms = {"fused, on views": fused} | attentions | {"math backend": math_backend}
     attentions = attentions | {"fused, keys and values copied first": fused_after_two_copies, "flex, compiled": flex}
     if dtype != torch.float32:
         attentions = attentions | {"fused, in float32": in_float32}
     return {
+        **{
+            name: (
+                video,
+                {"hidden layers 16 MB at a time": model, "hidden layers whole": with_hidden_layers_whole(model)},
+                None,
+            )
+            for name, model in models.items()
+        },
         "MLP": (
             tokens,
             {
