@@ -28,6 +28,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any
 
 import torch
@@ -121,18 +122,22 @@ PARTS = {part.__name__: part for part in (inference, training, frames, sides, co
 
 
 def exponents(speeds: Sequence[Speed]) -> dict[str, tuple[float, float]]:
-    """Of each candidate's time and memory over tokens, between the two largest sizes: 1 is linear growth."""
-    points: dict[str, list[tuple[int, float, float]]] = {}
+    """Of each candidate's time and memory over tokens; 1 is linear growth.
+
+    Time over all sizes, by least squares of the logarithms; memory between the two largest, since the others share what
+    a first step takes whatever its size.
+    """
+    points: dict[str, list[tuple[float, ...]]] = {}
     for speed in speeds:
         if speed.seconds and speed.peak_bytes:
-            tokens = math.prod(speed.case.shape)  # of pixels, which are as many times more everywhere
-            points.setdefault(speed.candidate, []).append((tokens, speed.best, speed.peak_bytes))
-    found = {}
-    for name, sizes in points.items():
-        (n0, *small), (n1, *large) = sorted(sizes)[-2:]
-        time, memory = (math.log(b / a) / math.log(n1 / n0) for a, b in zip(small, large, strict=True))
-        found[name] = (time, memory)
-    return found
+            pixels = math.prod(speed.case.shape)  # as many times more than tokens, everywhere
+            numbers = tuple(math.log(number) for number in (pixels, speed.best, speed.peak_bytes))
+            points.setdefault(speed.candidate, []).append(numbers)
+
+    def slope(sizes: list[tuple[float, ...]], column: int) -> float:
+        return linear_regression([size[0] for size in sizes], [size[column] for size in sizes]).slope
+
+    return {name: (slope(sizes, 1), slope(sorted(sizes)[-2:], 2)) for name, sizes in points.items() if len(sizes) > 1}
 
 
 def growth(speeds: Sequence[Speed]) -> str:

@@ -35,8 +35,14 @@ from vivit_zoo.machine import describe_machine
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DIM, HEADS, TOKENS = 768, 12, 3136
+MODEL: dict[str, Any] = {"name": "B/16x2", "num_frames": 32, "image_size": 224}
 compiled_flex_attention = torch.compile(flex_attention, dynamic=False)
 Forms = dict[str, Callable[[Tensor], Tensor]]
+
+
+def clip(dtype: torch.dtype) -> Tensor:
+    """One, of the models' size."""
+    return torch.randn(1, 3, MODEL["num_frames"], MODEL["image_size"], MODEL["image_size"]).to(dtype)
 
 
 def apart(mlp: Mlp, act: Callable[[Tensor], Tensor] = gelu_tanh) -> Callable[[Tensor], Tensor]:
@@ -153,8 +159,8 @@ def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tenso
     exact.load_state_dict(mlp.state_dict())
     over_time = Attention(DIM, HEADS, attend=attend_over_time).to(dtype).eval()
     tokens = torch.randn(1, TOKENS, DIM).to(dtype)
-    video = torch.randn(1, 3, 32, 224, 224).to(dtype)
-    models = {name: create_model("B/16x2", name, num_frames=32).to(dtype).eval() for name in ENCODERS}
+    models = {name: create_model(variant=name, **MODEL).to(dtype).eval() for name in ENCODERS}
+    video = clip(dtype)
     attentions: Forms = {"fused, copied first": fused_after_copies, "fused, on views": fused, "unfused": unfused}
     short: Forms = {"fused, on views": fused} | attentions | {"math backend": math_backend}
     attentions = attentions | {"fused, keys and values copied first": fused_after_two_copies, "flex, compiled": flex}
@@ -233,9 +239,9 @@ def where_time_goes(dtype: torch.dtype) -> dict[str, dict[str, float]]:
         "norms, sums": ("aten::native_layer_norm", "aten::add"),
     }
     found = {}
-    video = torch.randn(1, 3, 32, 224, 224).to(dtype)
+    video = clip(dtype)
     for variant in ENCODERS:
-        model = create_model("B/16x2", variant, num_frames=32).to(dtype).eval()
+        model = create_model(variant=variant, **MODEL).to(dtype).eval()
         model(video)
         with profile() as seen:
             model(video)
