@@ -1,11 +1,13 @@
 """The residual blocks: `Mlp`, `DropPath`, `Block` (Models 1, 2 and 4) and `FactorisedBlock` (Model 3)."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
 
 from vivit_zoo.attention import Attend, Attention, attend, attend_over_time
 
@@ -56,27 +58,45 @@ class Mlp(nn.Module):
             return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
         tokens = max(1, HIDDEN_BYTES // (self.fc1.out_features * x.element_size()))
         parts = x.reshape(-1, x.shape[-1]).split(tokens)
-        out = [self.drop(self.fc2(self.drop(_linear_gelu_tanh(part, self.fc1)))) for part in parts]
-        return (torch.cat(out) if len(out) > 1 else out[0]).view(*x.shape[:-1], self.fc2.out_features)
+        outs = [self.fc2(_linear_gelu_tanh(part, self.fc1)) for part in parts]
+        out = torch.cat(outs) if len(outs) > 1 else outs[0]
+        return out.view(*x.shape[:-1], out.shape[-1])
 
     def _can_fuse(self, x: Tensor) -> bool:
-        """Whether the kernel is there and nobody needs what it leaves out: gradients, hooks, casts, a graph of torch's.
-
-        Nobody sees the two layers at work on a part of the tokens either.
-        """
-        weight = self.fc1.weight
+        """Whether the kernel is there and nobody needs what it leaves out, or would see a part of the tokens alone."""
+        linears = (self.fc1, self.fc2)
         return (
             self.act is gelu_tanh
-            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-            and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+            and all(type(linear) is nn.Linear and type(linear.weight) is nn.Parameter for linear in linears)
+            and type(self.drop) is nn.Dropout
+            and not (self.drop.training and self.drop.p)  # one draw for all tokens, as with gradients
+            and not any(_is_watched(child) for child in (*linears, self.drop))
+            and _runs_as_written()
             and type(x) is Tensor
-            and type(weight) is nn.Parameter
-            and x.device.type == weight.device.type == "cpu"
-            and x.dtype == weight.dtype
+            and x.device.type == self.fc1.weight.device.type == "cpu"
+            and x.dtype == self.fc1.weight.dtype
             and x.dtype in FUSIBLE
-            and type(self.fc1) is type(self.fc2) is nn.Linear
-            and not any(child._forward_hooks or child._forward_pre_hooks for child in self.children())
+            and x.shape[-1:] == self.fc1.weight.shape[1:]
         )
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether something besides its class has a say in what the module does: hooks, or a `forward` of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def _runs_as_written() -> bool:
+    """Whether torch runs operations as they come: for no gradient of any kind, no cast, no graph, no hook on all."""
+    return bool(torch.backends.mkldnn.enabled) and not (
+        torch.is_grad_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or nn.modules.module._global_forward_hooks
+        or nn.modules.module._global_forward_pre_hooks
+    )
 
 
 HIDDEN_BYTES = 16 * 2**20
@@ -96,6 +116,14 @@ def _linear_gelu_tanh(x: Tensor, linear: nn.Linear) -> Tensor:
     a tenth of the MLP's time (docs/performance.md). Inductor makes the same of the two where it freezes weights.
     """
     return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "gelu", [], "tanh")
+
+
+if FUSIBLE:
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+        """For torch's `FlopCounterMode`."""
+        return 2 * math.prod(x) * weight[0]
 
 
 class DropPath(nn.Module):

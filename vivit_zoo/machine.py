@@ -1,9 +1,12 @@
 """What the machine is, what it can do, and how much of its memory is in use."""
 
+import ctypes
+import gc
 import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,8 @@ def use_bf16(precision: str, cpu: bool) -> bool:
 class PeakMemory:
     """The most memory since its making beyond what was in use then, and at least `floor`, what it was before a resume.
 
-    Off CUDA a process has one peak for its whole life, so that a run needs a process of its own.
+    Off CUDA and Linux a process has one peak for its whole life, so that a run needs a process of its own, in which
+    nothing before took more.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -56,6 +60,10 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self.before = torch.cuda.memory_allocated(device)
         else:
+            gc.collect()
+            with suppress(OSError, AttributeError, TypeError):  # glibc and Linux alone
+                ctypes.CDLL(None).malloc_trim(0)  # memory that is free, but still the process's, would hide as much
+                Path("/proc/self/clear_refs").write_text("5")  # forgets the peak until now, such as of a conversion
             self.before = psutil.Process().memory_info().rss
 
     def peak_bytes(self) -> int | None:

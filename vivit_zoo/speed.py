@@ -213,7 +213,7 @@ def _along(axis: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
 def _lines(points: Sequence[tuple[int, Speed]]) -> dict[str, list[tuple[float, float, float]]]:
     """Candidate -> (size, seconds of a clip, bytes), with nan for what is not known; the faster of two of a size."""
     lines: dict[str, dict[int, tuple[float, float, float]]] = {}
-    for size, speed in sorted(points, key=lambda point: -point[1].best):
+    for size, speed in sorted(points, key=lambda point: -point[1].best if point[1].seconds else -math.inf):
         peak = math.nan if speed.peak_bytes is None else speed.peak_bytes
         lines.setdefault(speed.candidate, {})[size] = (size, 1 / speed.clips_per_second, peak)
     order = dict.fromkeys(speed.candidate for _, speed in points)
