@@ -53,13 +53,19 @@ class Candidate:
 
 
 def bench(
-    make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: str = "float32", device: str = "cpu", **options: Any
+    make: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    dtype: str = "float32",
+    device: str = "cpu",
+    *,
+    train: bool = False,
+    compile: bool = False,
+    repeats: int = 10,
+    seconds: float = math.inf,
 ) -> Speed:
-    """The speed of one module; see `Candidate`, `Case` and `compare` for the arguments and the options."""
-    names = {field.name for field in dataclasses.fields(Case)}
-    case = Case(shape=shape, dtype=dtype, device=device, **{k: v for k, v in options.items() if k in names})
-    candidate = Candidate("module", make, options.get("compile", False))
-    (speed,) = compare([candidate], case, **{k: options[k] for k in ("repeats", "seconds") if k in options})
+    """The speed of one module; see `Candidate`, `Case` and `compare` for the arguments."""
+    case = Case(shape=shape, dtype=dtype, device=device, train=train)
+    (speed,) = compare([Candidate("module", make, compile)], case, repeats, seconds)
     return speed
 
 
@@ -70,8 +76,9 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
         candidates: with names of their own.
         case: what they are to do.
         repeats: rounds at most.
-        seconds: after which no further step is begun. Off CUDA a candidate's first step, in a process of its own, is
-            even stopped then; elsewhere a step or a compilation that has begun is waited for.
+        seconds: after which no further step is begun, but for the first round of those that are warm. Off CUDA a
+            candidate's first step, in a process of its own, is even stopped then; elsewhere a step or compilation that
+            has begun is waited for.
 
     Raises:
         ValueError: if `repeats` is not positive or two candidates share a name.
@@ -99,32 +106,38 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
     with _float32_products(case.dtype):
         runs = {}
         for candidate in candidates:
-            if speeds[candidate.name].failure is None:
-                try:
-                    if time.monotonic() > end:
-                        raise TimeoutError
-                    runs[candidate.name], found = _warm_up(candidate, case, known.get(candidate.name, 0.0))
-                    note(candidate.name, **found)
-                except Exception as error:  # of any kind: it is the candidate's
-                    note(candidate.name, failure=_reason(error))
-                    _forget()
+            if speeds[candidate.name].failure is not None:
+                continue
+            if time.monotonic() > end:
+                note(candidate.name, failure=OUT_OF_TIME)
+                continue
+            warm, failure = _attempt(partial(_warm_up, candidate, case, known.get(candidate.name, 0.0)))
+            if warm is None:
+                note(candidate.name, failure=failure)
+                _forget()
+            else:
+                runs[candidate.name], found = warm
+                note(candidate.name, **found)
+            del warm  # which would keep the last one's model
         taken: dict[str, list[float]] = {name: [] for name in runs}
         rates: list[float] = []
         product = _matmul(case) if runs else None
         for _ in range(repeats):
             if product is None or (rates and time.monotonic() > end):
                 break
-            for name, run in list(runs.items()):
+            for name in list(runs):
                 if time.monotonic() > end and taken[name]:
                     break
                 rates.append(product())  # beside each, since what else the machine does may change within a round
-                try:
-                    taken[name].append(run())
-                except Exception as error:  # memory that another candidate has kept, say
-                    note(name, failure=_reason(error))
+                took, failure = _attempt(runs[name])
+                if took is None:  # for want of memory that another candidate has kept, say
+                    note(name, failure=failure)
                     del runs[name], taken[name]
                     _forget()
+                else:
+                    taken[name].append(took)
         runs.clear()
+        torch.compiler.reset()  # else the next shape would be compiled as one of many
         _forget()
     for name, times in taken.items():
         note(name, seconds=tuple(times), matmul=tuple(rates))
@@ -291,6 +304,14 @@ def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connecti
         answer.send({"failure": _reason(error)})
 
 
+def _attempt(work: Callable[[], Any]) -> tuple[Any, str | None]:
+    """What it gives, or why it failed; the error itself would hold on to the memory of what it came from."""
+    try:
+        return work(), None
+    except Exception as error:  # of any kind: it is the candidate's
+        return None, _reason(error)
+
+
 def _reason(error: Exception) -> str:
     text = str(error).strip()
     if isinstance(error, TimeoutError):
@@ -303,7 +324,6 @@ def _reason(error: Exception) -> str:
 
 def _forget() -> None:
     gc.collect()
-    torch.compiler.reset()  # else the next shape would be compiled as one of many
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
