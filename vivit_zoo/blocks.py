@@ -100,8 +100,8 @@ def _runs_as_written() -> bool:
 
 
 HIDDEN_BYTES = 16 * 2**20
-"""What the hidden layer of as many tokens as the fused MLP takes at a time may need: a tenth faster than all at once
-(docs/performance.md). glibc asks the system for new pages, each time, for what is larger than 32 MB."""
+"""What the hidden layer of as many tokens as the fused MLP takes at a time may need. glibc asks the system for new
+pages, each time, for what is larger than 32 MB: a twentieth of a model's time in float32 (docs/performance.md)."""
 
 # What the kernel below takes, on this machine and in this torch: it is none of torch's public functions.
 FUSIBLE: tuple[torch.dtype, ...] = ()
