@@ -4,13 +4,13 @@
     python experiments/benchmark.py training      # training steps, with and without activation checkpointing
     python experiments/benchmark.py frames        # growth with the length of a clip, 8 to 128 frames
     python experiments/benchmark.py sides         # growth with the side of a frame, 128 to 384 pixels
-    python experiments/benchmark.py compiled      # what torch.compile adds; not run to its end yet, like the two above
+    python experiments/benchmark.py compiled      # what torch.compile adds
     python experiments/benchmark.py gpu           # all of these on a GPU, batches of 1 to 64, in 7 minutes
     python experiments/benchmark.py page          # measures nothing: puts what was written into docs/performance.md
 
 ViViT-B/16x2 on 32x224x224. All candidates of a case take turns in one process, beside a large matrix product; peak
 memory is that of a first step in a process of its own. Each part writes speeds.json, table.md and pictures into
-docs/benchmarks/{part}; on two CPU cores the parts take 5 to 12 minutes each. On Linux, where
+docs/benchmarks/{part}; on two CPU cores the parts take 5 to 15 minutes each. On Linux, where
 autogroups are on, `nice` counts within a session only.
 
 Expected: the joint model faster than transformers' sdpa with half its memory in training; the factorised variants as

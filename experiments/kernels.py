@@ -1,10 +1,10 @@
 """Where does a forward pass spend its time, and which form of each part of it is the fastest that rounds as well?
 
-    python experiments/kernels.py          # about three minutes on two CPU cores; writes docs/benchmarks/kernels
+    python experiments/kernels.py          # about six minutes on two CPU cores; writes docs/benchmarks/kernels
 
 ViViT-B/16x2 on one clip of 32x224x224. The first table is torch's profile of each variant. The second times forms of
-the same function, taking turns; the first of each group is what this package does. The error is the largest difference
-from the function in float64, of values around one.
+the same function, taking turns; the first of each group is what this package does. One form is compiled, by a C++
+compiler that must be there. The error is the largest difference from the function in float64, of values around one.
 
 Expected: the fused attention of torch and large products take nearly all of the time; what is left to gain is the bias
 and the GELU of the MLP, which `vivit_zoo.blocks` puts into the product's kernel, and fresh pages for its hidden layer.
@@ -277,7 +277,7 @@ def tables(results: dict[str, Any]) -> str:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each form (10)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each form (3)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs/benchmarks/kernels")
     options = parser.parse_args()
     with torch.inference_mode():
