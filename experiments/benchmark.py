@@ -18,7 +18,7 @@ close to the matrix-product rate as the joint one; time linear in frames for the
 in tokens for all.
 
 The part for the GPU has not run on one: none could be had. Tried was that it ends in time and writes its files:
-`gpu --device cpu --size Ti/16x2 --side 32 --repeats 1 --seconds 30`, which tells nothing about speed.
+`gpu --device cpu --size Ti/16x2 --side 32 --repeats 1 --seconds 30 --out runs/gpu`, which tells nothing about speed.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import linear_regression
-from typing import Any
 
 import torch
 
@@ -41,26 +40,27 @@ from vivit_zoo.speed import Speed, draw, read, report
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/performance.md", ROOT / "docs/benchmarks"
-Models = Callable[..., tuple[Case, list[Candidate]]]
 Plan = list[tuple[Case, list[Candidate]]]
+CaseOf = Callable[..., tuple[Case, list[Candidate]]]  # `case_of` with a size and a device
 
 
-def models(
+def case_of(
     size: str,
-    side: int,
     device: str,
     *variants: str,
+    side: int,
+    num_frames: int = 32,
     batch: int = 1,
     dtype: str = "bfloat16",
     train: bool = False,
-    frames: int = 32,
     peers: bool = True,
     only: str = "",
     **options: bool,
 ) -> tuple[Case, list[Candidate]]:
     """A case and its candidates: the variants (all four) and their peers whose names match `only`."""
-    case = Case(shape=(batch, 3, frames, side, side), dtype=dtype, device=device, train=train)
-    configs = [named_config(size, variant=v, num_frames=frames, image_size=side) for v in variants or ENCODERS]
+    case = Case(shape=(batch, 3, num_frames, side, side), dtype=dtype, device=device, train=train)
+    changes = {"num_frames": num_frames, "image_size": side}
+    configs = [named_config(size, variant=variant, **changes) for variant in variants or ENCODERS]
     return case, [one for one in candidates(configs, peers, **options) if re.search(only, one.name)]
 
 
@@ -68,53 +68,53 @@ def models(
 FUSED = "^(?!.*eager)"
 
 
-def inference(models: Models, side: int) -> Plan:
+def inference(of: CaseOf, side: int) -> Plan:
     """One clip, everything that is there."""
-    return [models(side=side, dtype=dtype) for dtype in ("float32", "bfloat16")]
+    return [of(side=side, dtype=dtype) for dtype in ("float32", "bfloat16")]
 
 
-def training(models: Models, side: int) -> Plan:
+def training(of: CaseOf, side: int) -> Plan:
     """One clip; what checkpointing costs and saves is asked of the joint models alone."""
     joint = r"^(joint|transformers sdpa)(, checkpointing)?$"
     every = r"^(?!.*eager)(?!(factorised|transformers).*checkpointing)"
     return [
-        models(side=side, dtype="float32", train=True, checkpointing=True, only=every),
-        models("joint", side=side, train=True, checkpointing=True, only=joint),
+        of(side=side, dtype="float32", train=True, checkpointing=True, only=every),
+        of("joint", side=side, train=True, checkpointing=True, only=joint),
     ]
 
 
-def frames(models: Models, side: int) -> Plan:
+def frames(of: CaseOf, side: int) -> Plan:
     """Longer clips."""
-    return [models(side=side, frames=frames, only=FUSED) for frames in (8, 16, 32, 64, 128)]
+    return [of(side=side, num_frames=length, only=FUSED) for length in (8, 16, 32, 64, 128)]
 
 
-def sides(models: Models, side: int) -> Plan:
+def sides(of: CaseOf, side: int) -> Plan:
     """Larger frames, at the shares of 128 to 384 pixels of 224."""
-    return [models(side=round(side * share / 224), only=FUSED) for share in (128, 160, 224, 288, 384)]
+    return [of(side=round(side * share / 224), only=FUSED) for share in (128, 160, 224, 288, 384)]
 
 
-def compiled(models: Models, side: int) -> Plan:
-    """A case each, because compiling takes most of the time and so the share of a case."""
+def compiled(of: CaseOf, side: int) -> Plan:
+    """A case each, because compiling takes most of the time."""
     return [
-        models(name, side=side, dtype=dtype, peers=False, compile=True)
+        of(name, side=side, dtype=dtype, peers=False, compile=True)
         for dtype in ("float32", "bfloat16")
         for name in ENCODERS
     ]
 
 
-def gpu(models: Models, side: int) -> Plan:
+def gpu(of: CaseOf, side: int) -> Plan:
     """The most wanted first, so that what runs out of time is what matters least."""
-    of = partial(models, side=side)
+    at = partial(of, side=side)
     exact = ["tf32", "float32"] if torch.cuda.is_available() else ["float32"]
     return [
-        *(of(batch=batch) for batch in (16, 1, 64, 4)),
-        *(of(batch=batch, train=True, checkpointing=batch == 16) for batch in (16, 1, 4, 64)),
-        *(of(name, batch=16, peers=False, compile=True) for name in ENCODERS),
-        *(of(batch=16, dtype=dtype) for dtype in exact),
-        *(of(batch=4, dtype=dtype, train=True) for dtype in exact),
-        *(of(name, batch=16, train=True, peers=False, compile=True) for name in ENCODERS),
-        *(of(batch=4, frames=frames) for frames in (8, 16, 64, 128)),
-        *(models(batch=4, side=larger) for larger in (128, 160, 288, 320, 384) if side == 224),
+        *(at(batch=batch) for batch in (16, 1, 64, 4)),
+        *(at(batch=batch, train=True, checkpointing=batch == 16) for batch in (16, 1, 4, 64)),
+        *(at(name, batch=16, peers=False, compile=True) for name in ENCODERS),
+        *(at(batch=16, dtype=dtype) for dtype in exact),
+        *(at(batch=4, dtype=dtype, train=True) for dtype in exact),
+        *(at(name, batch=16, train=True, peers=False, compile=True) for name in ENCODERS),
+        *(at(batch=4, num_frames=length) for length in (8, 16, 64, 128)),
+        *(of(batch=4, side=larger) for larger in (128, 160, 288, 320, 384) if side == 224),
     ]
 
 
@@ -156,7 +156,7 @@ def aims() -> str:
         said = "not measured" if math.isnan(value) else "met" if met else "**not met**"
         rows.append(f"| {what} | `{part}` | {wanted} | {value:.3g} | {said} |")
 
-    def of(part: str, dtype: str) -> dict[str, Speed]:
+    def speeds_of(part: str, dtype: str) -> dict[str, Speed]:
         return {one.candidate: one for one in read(RESULTS / part / "speeds.json")[0] if one.case.dtype == dtype}
 
     def measured(part: str) -> bool:
@@ -165,14 +165,14 @@ def aims() -> str:
     pairs = {"joint": "transformers sdpa"}
     pairs |= {f"factorised_{x}": f"vit-pytorch factorised {x.replace('_', '-')}" for x in ("encoder", "self_attention")}
     for dtype, joint, others, share in (("float32", "1.4", "1", "0.9"), ("bfloat16", "1.6", "1.15", "0.8")):
-        now = of("inference", dtype) if measured("inference") else {}
+        now = speeds_of("inference", dtype) if measured("inference") else {}
         for ours, other in pairs.items() if now else ():
             wanted = f"≥ {joint if ours == 'joint' else others}"
             row(f"{ours}, {dtype}: times as fast as {other}", "inference", wanted, now[other].best / now[ours].best)
         for name in ENCODERS if now else ():
             row(f"{name}, {dtype}: share of the matrix product's rate", "inference", f"≥ {share}", now[name].share)
     for dtype in ("float32", "bfloat16") if measured("training") else ():
-        now = of("training", dtype)
+        now = speeds_of("training", dtype)
         joint_model, again, sdpa = now["joint"], now["joint, checkpointing"], now["transformers sdpa"]
         memory = [(one.peak_bytes or math.nan) / (sdpa.peak_bytes or math.nan) for one in (joint_model, again)]
         row(f"joint, {dtype}: times as fast as transformers sdpa", "training", "≥ 1.25", sdpa.best / joint_model.best)
@@ -214,12 +214,12 @@ def main() -> int:
     """Measure and write; 2 where there is no GPU and one is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=[*PARTS, "page"])
-    parser.add_argument("--seconds", type=float, help="for everything (420 on a GPU, 1200 elsewhere)")
-    parser.add_argument("--out", type=Path, help="folder (docs/benchmarks/{part})")
+    parser.add_argument("--seconds", type=float, help="for everything (1200 on a CPU, 420 elsewhere)")
+    parser.add_argument("--out", type=Path, help="folder (docs/benchmarks/{part}, if on its device)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (cuda for the part gpu, cpu for the others)")
     parser.add_argument("--size", default="B/16x2", help="the paper's name of a model (B/16x2)")
     parser.add_argument("--side", type=int, default=224, help="of a frame, pixels (224)")
-    parser.add_argument("--repeats", type=int, help="rounds of a case (10 on a GPU, 3 elsewhere)")
+    parser.add_argument("--repeats", type=int, help="rounds of a case (3 on a CPU, 10 elsewhere)")
     options = parser.parse_args()
     if options.part == "page":
         for file in RESULTS.glob("*/speeds.json"):
@@ -228,18 +228,17 @@ def main() -> int:
             draw(speeds, file.parent)
         PAGE.write_text(page(PAGE.read_text()))
         return 0
-    on_gpu = options.part == "gpu"
-    device = options.device or ("cuda" if on_gpu else "cpu")
+    own_device = "cuda" if options.part == "gpu" else "cpu"
+    device = options.device or own_device
     if device != "cpu" and not torch.cuda.is_available():
         print(f"{parser.prog}: there is no GPU here that torch {torch.__version__} can use", file=sys.stderr)
         return 2
-
-    def of(*variants: str, side: int, **what: Any) -> tuple[Case, list[Candidate]]:
-        return models(options.size, side, device, *variants, **what)
-
-    plan = PARTS[options.part](of, options.side)
-    seconds, repeats = options.seconds or (420 if on_gpu else 1200), options.repeats or (10 if on_gpu else 3)
-    print(campaign(plan, options.out or RESULTS / options.part, repeats, seconds))
+    if options.out is None and torch.device(device).type != own_device:
+        parser.error(f"{RESULTS / options.part} is for numbers of {own_device}: say --out")
+    plan = PARTS[options.part](partial(case_of, options.size, device), options.side)
+    seconds, repeats = (1200, 3) if device == "cpu" else (420, 10)
+    out = options.out or RESULTS / options.part
+    print(campaign(plan, out, options.repeats or repeats, options.seconds or seconds))
     return 0
 
 

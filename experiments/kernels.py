@@ -29,7 +29,7 @@ from torch.profiler import profile
 
 from vivit_zoo import blocks, create_model
 from vivit_zoo.attention import Attention, attend, attend_over_time
-from vivit_zoo.blocks import Mlp, _linear_gelu_tanh, gelu_tanh
+from vivit_zoo.blocks import Mlp, gelu_tanh
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.machine import describe_machine
 
@@ -126,13 +126,30 @@ def unfused(qkv: Tensor, queries: int = 128) -> Tensor:
     return torch.cat([torch.softmax(part @ k.mT, -1) @ v for part in q.split(queries, dim=2)], dim=2)
 
 
-def with_hidden_layers_whole(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def through_sigmoid(qkv: Tensor, queries: int = 256) -> Tensor:
+    """Products, the first of which oneDNN ends with sigmoid(s - c), before it rounds: exp(s - c) but for an e^-16th.
+
+    c is the largest that a query's scores can be by the lengths of the keys, and 16 more. Right only where it is less
+    than 80 above the largest that they are, which a model would have to check.
+    """
+    rows = [x.flatten(0, 1) for x in heads(qkv)]
+    out = torch.empty_like(rows[0])
+    for q, k, v, o in zip(*rows, out, strict=True):
+        q, vT, mean = q * q.shape[-1] ** -0.5, v.mT.contiguous(), k.float().mean(0)
+        bound = q.float() @ mean + q.float().norm(dim=-1) * (k.float() - mean).norm(dim=-1).max() + 16
+        for part, shift, result in zip(*(x.split(queries) for x in (q, -bound.to(q.dtype), o)), strict=True):
+            weights = torch.ops.mkldnn._linear_pointwise(k.contiguous(), part.contiguous(), shift, "sigmoid", [], "")
+            result.copy_((vT @ weights / weights.sum(0, dtype=torch.float32)).mT)
+    return out.view(qkv.shape[0], HEADS, *out.shape[1:])
+
+
+def with_hidden_layers_whole(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """All tokens through the fused MLP at once."""
 
-    def run(video: Tensor) -> Tensor:
+    def run(x: Tensor) -> Tensor:
         kept, blocks.HIDDEN_BYTES = blocks.HIDDEN_BYTES, sys.maxsize
         try:
-            return model(video)
+            return module(x)
         finally:
             blocks.HIDDEN_BYTES = kept
 
@@ -164,6 +181,8 @@ def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tenso
     attentions: Forms = {"fused, copied first": fused_after_copies, "fused, on views": fused, "unfused": unfused}
     short: Forms = {"fused, on views": fused} | attentions | {"math backend": math_backend}
     attentions = attentions | {"fused, keys and values copied first": fused_after_two_copies, "flex, compiled": flex}
+    if dtype in blocks.FUSIBLE:
+        attentions = attentions | {"products, exp through a sigmoid": through_sigmoid}
     if dtype != torch.float32:
         attentions = attentions | {"fused, in float32": in_float32}
     return {
@@ -179,7 +198,7 @@ def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tenso
             tokens,
             {
                 "bias and GELU in the product's kernel, 16 MB at a time": mlp,
-                "the same, all at once": lambda x: mlp.fc2(_linear_gelu_tanh(x, mlp.fc1)),
+                "the same, all at once": with_hidden_layers_whole(mlp),
                 "three operations": apart(mlp),
                 "x · sigmoid(2u)": apart(mlp, gelu_by_sigmoid),
                 "in chunks of 784 tokens": in_chunks(apart(mlp), 784),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from footage import ENCODED, write_video
 from hypothesis import HealthCheck, settings
 from torch import nn
 
@@ -65,3 +66,10 @@ def video_for(config: ViViTConfig, batch: int = 2, seed: int = 0, dtype: torch.d
 def parity() -> Path:
     """Vectors made by running the original JAX code."""
     return Path(__file__).parent / "parity"
+
+
+@pytest.fixture(scope="module", params=ENCODED)
+def encoded(request, tmp_path_factory) -> Path:
+    """A video of sixty frames, as each codec and container writes it."""
+    name, options = ENCODED[request.param]
+    return write_video(tmp_path_factory.mktemp(request.param) / name, **options)

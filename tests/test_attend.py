@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomise, tiny_config
+from footage import X264, write_video
 from PIL import Image
-from test_video import X264, write_video
 
 from vivit_zoo import ViViT, plots
 from vivit_zoo.attend import _film, _tubelets, choose_layer

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from functools import partial
+from time import perf_counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,6 +96,92 @@ def test_failures_are_cells_and_end_nothing(quick, monkeypatch):
     assert len({len(line) for line in lines[2:7]}) == 1
 
 
+def test_what_no_other_process_can_build_is_told_and_ends_nothing():
+    made_here, importable = Candidate("lambda", lambda: Toy()), Candidate("toy", Toy)
+    first, second = compare([made_here, importable], Case(shape=SHAPE), repeats=1)
+    assert "pickle" in first.failure.lower()
+    assert second.failure is None
+
+
+@pytest.mark.parametrize("work", ["making", "measuring"])
+def test_memory_that_the_product_lacks_is_told(quick, monkeypatch, work):
+    monkeypatch.setattr(bench_module, "_matmul", (lambda _: not_enough) if work == "measuring" else not_enough_for)
+    speeds = compare([Candidate("one", Toy), Candidate("two", Toy)], Case(shape=SHAPE), repeats=3)
+    assert [(speed.failure, speed.seconds) for speed in speeds] == [(OOM, ())] * 2
+
+
+def not_enough_for(case):
+    not_enough()
+
+
+class Eager(Toy):
+    """Counts the passes that torch.compile does not run."""
+
+    count = 0
+
+    def forward(self, x):
+        if not (torch.compiler.is_compiling() or x.is_meta):  # operations are counted there
+            type(self).count += 1
+        return super().forward(x)
+
+
+def test_each_of_many_is_compiled(quick, monkeypatch):
+    """Dynamo has a limit of 8 a class, beyond which it says nothing and compiles nothing."""
+    compile_module = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile_module(self, backend="eager", **how))
+    many = [Candidate(f"compiled {i}", Eager, compile=True) for i in range(12)]
+    speeds = compare(many, Case(shape=SHAPE), repeats=1)
+    assert [speed.failure for speed in speeds] == [None] * len(many)
+    assert Eager.count == 0
+
+
+def test_candidates_share_their_input(quick, monkeypatch):
+    """Of a batch of 64 clips each copy would take a gigabyte."""
+    made, video = [], Case.video
+    monkeypatch.setattr(Case, "video", lambda case: made.append(case) or video(case))
+    compare([Candidate(name, Toy) for name in "abc"], Case(shape=SHAPE), repeats=2)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(("dtype", "exactly"), [("float32", True), ("tf32", False)])
+def test_float32_is_computed_as_such_on_cuda(dtype, exactly):
+    """Products and convolutions, of which cuDNN rounds by default; what was set before is set again."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with bench_module._float32_products(dtype):
+        assert torch.backends.cuda.matmul.allow_tf32 is not exactly
+        assert torch.backends.cudnn.allow_tf32 is not exactly
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+def test_a_case_that_is_slow_to_warm_up_is_measured_all_the_same(quick, tmp_path, monkeypatch):
+    """The first use of a device may take more than the case's share of the time, which is for its rounds."""
+    clock = [0.0]
+    monkeypatch.setattr(bench_module, "time", SimpleNamespace(monotonic=lambda: clock[0], perf_counter=perf_counter))
+
+    def slow_at_first():
+        clock[0] = max(clock[0], 80.0)
+
+    plan = [
+        (Case(shape=SHAPE, train=train), [Candidate("toy", partial(Toy, 0, slow_at_first))]) for train in (False, True)
+    ]
+    campaign(plan, tmp_path, repeats=3, seconds=100)
+    speeds, _ = read(tmp_path / "speeds.json")
+    assert [(len(speed.seconds), speed.failure) for speed in speeds] == [(3, None)] * 2
+
+
+def test_rounds_take_their_part_of_the_time_alone(quick, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(bench_module, "time", SimpleNamespace(monotonic=lambda: clock[0], perf_counter=perf_counter))
+
+    def ten_seconds():
+        clock[0] += 10
+
+    monkeypatch.setattr(bench_module, "_MEASURED_SECONDS", 1e-9)  # one step a round
+    slow = Candidate("slow", partial(Toy, 0, ten_seconds))
+    (speed,) = compare([slow], Case(shape=SHAPE), seconds=1000, round_seconds=15)
+    assert len(speed.seconds) == 2
+
+
 def test_rounds_end_with_the_time(quick):
     (speed,) = compare([Candidate("one", Toy)], Case(shape=SHAPE), repeats=10**9, seconds=0.5)
     assert len(speed.seconds) >= 1
@@ -104,12 +192,13 @@ def test_rounds_end_with_the_time(quick):
 
 def test_a_head_at_zero_gets_gradients_through(monkeypatch):
     step_of = Toy()
-    bench_module._step(Candidate("toy", lambda: step_of), Case(shape=SHAPE))()
+    case = Case(shape=SHAPE)
+    bench_module._step(Candidate("toy", lambda: step_of), case, case.video())()
     assert step_of.head.weight.abs().min() > 0
     assert not step_of.training
 
 
-def test_wrong_cases_are_refused(capsys):
+def test_wrong_cases_are_refused(capsys, tmp_path):
     with pytest.raises(ValueError, match="dtype 'int8' is unknown; choose from float32, tf32, bfloat16, float16"):
         Case(shape=SHAPE, dtype="int8")
     with pytest.raises(ValueError, match="on cpu use float32"):
@@ -118,6 +207,8 @@ def test_wrong_cases_are_refused(capsys):
         compare([Candidate("a", Toy), Candidate("a", Toy)], Case(shape=SHAPE))
     with pytest.raises(ValueError, match="repeats 0 is not positive"):
         compare([Candidate("a", Toy)], Case(shape=SHAPE), repeats=0)
+    with pytest.raises(ValueError, match="nothing to measure"):
+        campaign([], tmp_path)
     assert main(["bench", "--checkpointing"]) == 2
     assert "add --train" in capsys.readouterr().err
 
@@ -130,7 +221,9 @@ def test_a_campaign_writes_what_it_found(quick, tmp_path):
     written = json.loads((tmp_path / "speeds.json").read_text())
     assert {"command", "date", "machine", "versions", "speeds"} == written.keys()
     assert [speed["case"]["shape"][0] for speed in written["speeds"]] == [1, 1, 2, 2]
-    assert written["speeds"][0]["clips_per_second"] == 1 / min(written["speeds"][0]["seconds"])
+    first = written["speeds"][0]
+    assert first["clips_per_second"] == 1 / min(first["seconds"])
+    assert first["flops_per_second"] == first["flops"] / min(first["seconds"])
     assert (tmp_path / "table.md").read_text() == text + "\n"
     assert report(*read(tmp_path / "speeds.json")) == text
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))

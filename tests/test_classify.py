@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomise, tiny_config
-from test_video import X264, numbers_of, write_video
+from footage import X264, numbers_of, write_video
 
 from vivit_zoo import ViViT
 from vivit_zoo.classify import class_names, classify, top_classes

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from footage import X264, numbers_of, write_video
 from hypothesis import given
 from hypothesis import strategies as st
-from test_video import X264, numbers_of, write_video
 
 from vivit_zoo.clips import ClipSampler, Views, clip_indices, clip_offsets
 from vivit_zoo.preprocess import Preprocess

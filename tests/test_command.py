@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_config
-from footage import BROKEN, write_broken_set, write_set
-from test_video import write_video
+from footage import BROKEN, write_broken_set, write_set, write_video
 
 import vivit_zoo.command as command
 from vivit_zoo import ViViT

@@ -6,8 +6,7 @@ import re
 import signal
 
 import pytest
-from footage import BROKEN, CLASSES, write_broken_set, write_set
-from test_video import damage, write_video
+from footage import BROKEN, CLASSES, damage, write_broken_set, write_set, write_video
 
 from vivit_zoo.cli import main
 from vivit_zoo.datasets import check_videos, read_catalogue

@@ -4,9 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+from footage import HEIGHT, WIDTH, number_of, numbered, numbers_of, write_video
 from PIL import Image
 from test_datasets_shards import write_shard
-from test_video import HEIGHT, WIDTH, number_of, numbered, numbers_of, write_video
 
 from vivit_zoo.datasets.formats import hugging_face
 from vivit_zoo.datasets.shards import read_samples

@@ -5,8 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from footage import BROKEN, CLASSES, write_broken_set, write_set
-from test_video import numbers_of
+from footage import BROKEN, CLASSES, numbers_of, write_broken_set, write_set
 
 from vivit_zoo.clips import ClipSampler, Views
 from vivit_zoo.datasets import VideoClips, VideoViews, read_catalogue

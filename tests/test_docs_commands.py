@@ -16,9 +16,8 @@ import pytest
 import timm
 import torch
 from accelerate.commands.launch import launch_command_parser
-from footage import write_set
+from footage import write_set, write_video
 from test_docs import PAGES
-from test_video import write_video
 from timm.models import save_for_hf
 from torch.distributed.run import get_args_parser
 

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -158,10 +159,7 @@ def test_preference_is_share_over_area(experiment):
 
 
 def test_each_part_of_the_benchmark_has_cases_with_candidates(benchmark):
-    def of(*variants, side, **what):
-        return benchmark.models("B/16x2", side, "cpu", *variants, **what)
-
-    plans = {name: part(of, 224) for name, part in benchmark.PARTS.items()}
+    plans = {name: part(partial(benchmark.case_of, "B/16x2", "cpu"), 224) for name, part in benchmark.PARTS.items()}
     for plan in plans.values():
         assert all(len({one.name for one in models}) == len(models) >= 2 for _, models in plan)
     assert {case.dtype for case, _ in plans["inference"]} == {"float32", "bfloat16"}
@@ -169,6 +167,14 @@ def test_each_part_of_the_benchmark_has_cases_with_candidates(benchmark):
     assert [case.shape[3] for case, _ in plans["sides"]] == [128, 160, 224, 288, 384]
     assert all("joint, checkpointing" in {one.name for one in models} for _, models in plans["training"])
     assert {case.shape[0] for case, _ in plans["gpu"]} == {1, 4, 16, 64}
+
+
+def test_numbers_of_another_device_do_not_replace_those_of_the_page(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "campaign", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "gpu", "--device", "cpu"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "benchmarks/gpu is for numbers of cuda: say --out" in capsys.readouterr().err
 
 
 def test_growth_is_the_exponent_over_tokens(benchmark):

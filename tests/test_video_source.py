@@ -6,14 +6,13 @@ import tarfile
 
 import numpy as np
 import pytest
-from test_video import (
+from footage import (
     BAD_FILES,
     ENCODED,
     HEIGHT,
     ROTATIONS,
     WIDTH,
     damage,
-    encoded,  # noqa: F401
     numbers_of,
     set_display_matrix,
     write_video,
@@ -22,7 +21,7 @@ from test_video import (
 from vivit_zoo.video import VideoError, VideoReader, read_video
 
 
-def test_bytes_and_open_files_give_the_same_frames(encoded):  # noqa: F811
+def test_bytes_and_open_files_give_the_same_frames(encoded):
     data, numbers = encoded.read_bytes(), [33, 2, 59, 3]
     expected = read_video(encoded, numbers)
     with encoded.open("rb") as file:

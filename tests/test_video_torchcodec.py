@@ -4,11 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from test_video import (
+from footage import (
     ROTATIONS,
     X264,
     damage,
-    encoded,  # noqa: F401
     numbers_of,
     remux,
     set_display_matrix,
@@ -56,7 +55,7 @@ MISSED_BY_TORCHCODEC = {
 }
 
 
-def test_torchcodec_gives_the_same_frames_or_none(encoded, torchcodec, request):  # noqa: F811
+def test_torchcodec_gives_the_same_frames_or_none(encoded, torchcodec, request):
     expected, missed = read_video(encoded), set()
     for source in (encoded, encoded.read_bytes()):
         try:

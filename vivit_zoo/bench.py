@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vivit_zoo.flops import count_macs
 from vivit_zoo.machine import PeakMemory, describe_machine
@@ -69,16 +69,24 @@ def bench(
     return speed
 
 
-def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seconds: float = math.inf) -> list[Speed]:
+def compare(
+    candidates: Sequence[Candidate],
+    case: Case,
+    repeats: int = 10,
+    seconds: float = math.inf,
+    *,
+    round_seconds: float = math.inf,
+) -> list[Speed]:
     """Measure candidates on the same case; one that fails is told in its `Speed` and ends nothing.
 
     Args:
         candidates: with names of their own.
         case: what they are to do.
         repeats: rounds at most.
-        seconds: after which no further step is begun, but for the first round of those that are warm. Off CUDA a
-            candidate's first step, in a process of its own, is even stopped then; elsewhere a step or compilation that
+        seconds: after which nothing further is begun, but for the first round of those that are warm. On the CPU a
+            candidate's first step, in a process of its own, is even stopped then; any other step or compilation that
             has begun is waited for.
+        round_seconds: of these, how many the rounds may take, at least one of which is made.
 
     Raises:
         ValueError: if `repeats` is not positive or two candidates share a name.
@@ -96,22 +104,25 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
 
     known: dict[str, float] = {}
     # Before anything is built here: the system, short of memory, would end the process that has the most.
-    if torch.device(case.device).type != "cuda":
+    if torch.device(case.device).type == "cpu":
         for candidate in candidates:
             if not candidate.compile:
-                found = _first_step_elsewhere(candidate, case, end - time.monotonic())
+                first = partial(_first_step_elsewhere, candidate, case, end - time.monotonic())
+                found, failure = _attempt(first)
+                found = {"failure": failure} if found is None else found
                 known[candidate.name] = found.pop("seconds", 0.0)
                 note(candidate.name, **found)
 
-    with _float32_products(case.dtype):
-        runs = {}
+    with _float32_products(case.dtype), _compiled_one_by_one(candidates):
+        runs: dict[str, Callable[[], float]] = {}
+        shared, cannot = _attempt(lambda: (case.video(), _matmul(case)))
         for candidate in candidates:
             if speeds[candidate.name].failure is not None:
                 continue
-            if time.monotonic() > end:
-                note(candidate.name, failure=OUT_OF_TIME)
+            if shared is None or time.monotonic() > end:
+                note(candidate.name, failure=cannot or OUT_OF_TIME)
                 continue
-            warm, failure = _attempt(partial(_warm_up, candidate, case, known.get(candidate.name, 0.0)))
+            warm, failure = _attempt(partial(_warm_up, candidate, case, shared[0], known.get(candidate.name, 0.0)))
             if warm is None:
                 note(candidate.name, failure=failure)
                 _forget()
@@ -121,22 +132,21 @@ def compare(candidates: Sequence[Candidate], case: Case, repeats: int = 10, seco
             del warm  # which would keep the last one's model
         taken: dict[str, list[float]] = {name: [] for name in runs}
         rates: list[float] = []
-        product = _matmul(case) if runs else None
-        for _ in range(repeats):
-            if product is None or (rates and time.monotonic() > end):
+        end = min(end, time.monotonic() + round_seconds)
+        for name in _turns(runs, repeats):
+            if time.monotonic() > end and taken[name]:
                 break
-            for name in list(runs):
-                if time.monotonic() > end and taken[name]:
-                    break
-                rates.append(product())  # beside each, since what else the machine does may change within a round
-                took, failure = _attempt(runs[name])
-                if took is None:  # for want of memory that another candidate has kept, say
-                    note(name, failure=failure)
-                    del runs[name], taken[name]
-                    _forget()
-                else:
-                    taken[name].append(took)
+            # The product beside each, since what else the machine does may change within a round.
+            both, failure = _attempt(partial(_one_after_the_other, shared[1], runs[name]))
+            if both is None:  # for want of memory that another candidate has kept, say
+                note(name, failure=failure)
+                del runs[name], taken[name]
+                _forget()
+            else:
+                rates.append(both[0])
+                taken[name].append(both[1])
         runs.clear()
+        del shared
         torch.compiler.reset()  # else the next shape would be compiled as one of many
         _forget()
     for name, times in taken.items():
@@ -155,17 +165,21 @@ def campaign(
         plan: cases with their candidates, the most wanted first.
         out: the folder; made if missing.
         repeats: rounds of each case at most.
-        seconds: for everything; each case has an equal share of what is left, see `compare`.
+        seconds: for everything. Half of each case's equal share of what is left is for its rounds; warming up may take
+            more than the other half, as it does where a device is used for the first time.
 
     Raises:
+        ValueError: if there are no cases.
         OSError: if the folder cannot be written.
     """
+    if not plan:
+        raise ValueError("there is nothing to measure: the plan has no cases")
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + seconds
     speeds: list[Speed] = []
     for i, (case, candidates) in enumerate(plan):
-        share = max(0.0, end - time.monotonic()) / (len(plan) - i)
-        speeds += compare(candidates, case, repeats, share)
+        left = max(0.0, end - time.monotonic())
+        speeds += compare(candidates, case, repeats, left, round_seconds=left / (len(plan) - i) / 2)
         about = {
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -187,12 +201,26 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _warm_up(candidate: Candidate, case: Case, known: float) -> tuple[Callable[[], float], dict[str, Any]]:
+def _turns(runs: Mapping[str, Any], rounds: int) -> Iterator[str]:
+    """The name of each that is still there, round after round."""
+    for _ in range(rounds):
+        if not runs:
+            return
+        yield from list(runs)
+
+
+def _one_after_the_other(first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
+    return first(), second()
+
+
+def _warm_up(
+    candidate: Candidate, case: Case, video: Tensor, known: float
+) -> tuple[Callable[[], float], dict[str, Any]]:
     """A function that measures the seconds of a step, and what is known before: operations and, on CUDA, memory.
 
     `known` are the seconds that the first step took elsewhere, 0 if it was not tried.
     """
-    step = _step(candidate, case)
+    step = _step(candidate, case, video)
     device = torch.device(case.device)
     first = known if known > _LONG_SECONDS else _timed(step, 1, device)
     if first < 1 or candidate.compile:  # a long step needs no second look
@@ -206,10 +234,10 @@ def _warm_up(candidate: Candidate, case: Case, known: float) -> tuple[Callable[[
     return lambda: _timed(step, calls, device), found
 
 
-def _step(candidate: Candidate, case: Case) -> Callable[[], None]:
+def _step(candidate: Candidate, case: Case, video: Tensor) -> Callable[[], None]:
     """Build a candidate; the result is one forward pass or one training step of it."""
     with torch.device(case.device):
-        module = candidate.make().to(DTYPES[case.dtype])
+        module = candidate.make().to(case.device, DTYPES[case.dtype])
     for parameter in module.parameters():
         # A head that starts at zero sends zeros back, on which a GPU draws less power and runs faster.
         if parameter.ndim > 1 and not parameter.any():
@@ -217,7 +245,6 @@ def _step(candidate: Candidate, case: Case) -> Callable[[], None]:
     module.train(case.train)
     if candidate.compile:
         module.compile(dynamic=False)
-    video = case.video()
 
     def forward() -> None:
         with torch.inference_mode():
@@ -243,8 +270,8 @@ def _timed(step: Callable[[], Any], calls: int, device: torch.device) -> float:
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _matmul(case: Case) -> Callable[[], float]:
@@ -295,7 +322,7 @@ def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connecti
     if sys.platform == "linux":  # the first to be ended when memory is short
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
-        step = _step(candidate, case)
+        step = _step(candidate, case, case.video())
         import_module("torch._dynamo")  # as checkpointing would: 80 MB that are not the step's
         memory = PeakMemory(torch.device(case.device))
         seconds = _timed(step, 1, torch.device(case.device))
@@ -330,10 +357,23 @@ def _forget() -> None:
 
 @contextmanager
 def _float32_products(dtype: str) -> Iterator[None]:
-    """Lets CUDA multiply float32 as tf32 if that is the dtype, and exactly if not."""
-    before = torch.get_float32_matmul_precision()
+    """Lets CUDA multiply and convolve float32 as tf32 if that is the dtype, and exactly if not."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def _compiled_one_by_one(candidates: Sequence[Candidate]) -> Iterator[None]:
+    """Lets torch.compile compile each: it gives up, without a word, on the ninth module of the same class."""
+    if not any(candidate.compile for candidate in candidates):
+        yield
+        return
+    settings: Any = import_module("torch._dynamo.config")  # slow, and not needed for the rest
+    with settings.patch(recompile_limit=settings.recompile_limit + len(candidates)):
+        yield

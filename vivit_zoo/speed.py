@@ -68,8 +68,8 @@ class Speed:
             counts as two forward passes, and what checkpointing computes again does not count. None for a module that
             cannot be counted on the meta device.
         peak_bytes: the most memory of one step beyond the module and its input, gradients included: allocated on CUDA,
-            elsewhere resident in a process of its own. None where it cannot be told: off CUDA for what is compiled,
-            because the compiler takes memory too.
+            resident in a process of its own on the CPU. None where it cannot be told: on other devices, and on the CPU
+            for what is compiled, because the compiler takes memory too.
         failure: `OOM`, `OUT_OF_TIME`, or the error; None if there was none.
     """
 
@@ -148,7 +148,9 @@ def write(speeds: Sequence[Speed], about: Mapping[str, Any], file: Path) -> None
     """A JSON file of what `about` says, such as machine and versions, and of every speed with all its rounds."""
     found = []
     for speed in speeds:
-        derived = {name: getattr(speed, name) for name in ("best", "median", "clips_per_second", "share")}
+        derived = {
+            name: getattr(speed, name) for name in ("best", "median", "clips_per_second", "flops_per_second", "share")
+        }
         known = {name: value for name, value in derived.items() if not math.isnan(value)}  # JSON has no nan
         found.append(dataclasses.asdict(speed) | known)
     text = json.dumps({**about, "speeds": found}, indent=1)
