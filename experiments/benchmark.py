@@ -36,7 +36,7 @@ from vivit_zoo.bench import Candidate, Case, campaign
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.model import named_config
 from vivit_zoo.peers import candidates
-from vivit_zoo.speed import Speed, draw, read, report
+from vivit_zoo.speed import Speed, draw, read, report, write
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/performance.md", ROOT / "docs/benchmarks"
@@ -224,6 +224,7 @@ def main() -> int:
     if options.part == "page":
         for file in RESULTS.glob("*/speeds.json"):
             speeds, about = read(file)
+            write(speeds, about, file)  # with what is derived of it
             (file.parent / "table.md").write_text(report(speeds, about) + "\n")
             draw(speeds, file.parent)
         PAGE.write_text(page(PAGE.read_text()))
