@@ -126,23 +126,6 @@ def unfused(qkv: Tensor, queries: int = 128) -> Tensor:
     return torch.cat([torch.softmax(part @ k.mT, -1) @ v for part in q.split(queries, dim=2)], dim=2)
 
 
-def through_sigmoid(qkv: Tensor, queries: int = 256) -> Tensor:
-    """Products, the first of which oneDNN ends with sigmoid(s - c), before it rounds: exp(s - c) but for an e^-16th.
-
-    c is the largest that a query's scores can be by the lengths of the keys, and 16 more. Right only where it is less
-    than 80 above the largest that they are, which a model would have to check.
-    """
-    rows = [x.flatten(0, 1) for x in heads(qkv)]
-    out = torch.empty_like(rows[0])
-    for q, k, v, o in zip(*rows, out, strict=True):
-        q, vT, mean = q * q.shape[-1] ** -0.5, v.mT.contiguous(), k.float().mean(0)
-        bound = q.float() @ mean + q.float().norm(dim=-1) * (k.float() - mean).norm(dim=-1).max() + 16
-        for part, shift, result in zip(*(x.split(queries) for x in (q, -bound.to(q.dtype), o)), strict=True):
-            weights = torch.ops.mkldnn._linear_pointwise(k.contiguous(), part.contiguous(), shift, "sigmoid", [], "")
-            result.copy_((vT @ weights / weights.sum(0, dtype=torch.float32)).mT)
-    return out.view(qkv.shape[0], HEADS, *out.shape[1:])
-
-
 def with_hidden_layers_whole(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """All tokens through the fused MLP at once."""
 
@@ -181,8 +164,6 @@ def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tenso
     attentions: Forms = {"fused, copied first": fused_after_copies, "fused, on views": fused, "unfused": unfused}
     short: Forms = {"fused, on views": fused} | attentions | {"math backend": math_backend}
     attentions = attentions | {"fused, keys and values copied first": fused_after_two_copies, "flex, compiled": flex}
-    if dtype in blocks.FUSIBLE:
-        attentions = attentions | {"products, exp through a sigmoid": through_sigmoid}
     if dtype != torch.float32:
         attentions = attentions | {"fused, in float32": in_float32}
     return {
