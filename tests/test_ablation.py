@@ -10,17 +10,21 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from torch import nn
 
 from vivit_zoo import ViViT
-from vivit_zoo.ablation import BASE, Cell, Setting, report, rows_of, run_from_command_line, run_study
+from vivit_zoo import cells as cells_module
+from vivit_zoo.ablation import BASE, Cell, Setting, report, rows_of, run_cell, run_from_command_line, run_study
 from vivit_zoo.datasets import DataConfig
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.flops import count_params
 from vivit_zoo.slurm import Slurm
 from vivit_zoo.tables import read_rows
+from vivit_zoo.train import Trained
 
 SMALL = dataclasses.replace(
     BASE.change_model(dim=24, depth=1, temporal_depth=1),
@@ -248,3 +252,30 @@ def test_variants_are_the_four_and_two_controls():
     assert [setting.train.model.variant for setting in settings[:4]] == list(ENCODERS)
     assert settings[4].train.model.temporal_depth == 0
     assert settings[5].train.model.embedded_frames == 1
+
+
+def test_a_result_tells_each_head_and_the_seconds_of_all_cores(tmp_path, monkeypatch):
+    overall, verb = (SimpleNamespace(accuracy=lambda value=value: value) for value in (0.5, 0.75))
+    scores = SimpleNamespace(accuracy=overall.accuracy, heads={"": overall, "verb": verb})
+    cell = Cell(Setting("one", SMALL), 0, tmp_path)
+
+    def train(config, folder, encoder, bar):
+        folder.mkdir()
+        lines = ({"loader_clips_per_second": pace, "model_clips_per_second": 2 * pace} for pace in (1, 3))
+        (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return Trained(cell.setting.build(), torch.device("cpu"), SimpleNamespace(classes=["a"]), test, 8.0, None)
+
+    def test(change=None):
+        return scores
+
+    threads = []
+    monkeypatch.setattr(cells_module, "train", train)
+    monkeypatch.setattr(cells_module.torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(cells_module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    run_cell(cell, threads=3)
+    assert threads == [3]
+    assert cell.result["head_accuracy"] == {"verb": 0.75}
+    assert cell.result["core_seconds"] == 3 * SMALL.steps * SMALL.batch_size / 8.0
+    assert cell.result["loader_clips_per_second"] == 1.5  # of as many clips each
+    assert cell.result["model_clips_per_second"] == 3.0
+    assert "reversed_when_swapped" not in cell.result

@@ -115,9 +115,13 @@ def not_enough_for(case):
 
 
 class Eager(Toy):
-    """Counts the passes that torch.compile does not run."""
+    """Counts the passes that torch.compile does not run. Of a width of its own, it shares no graph with another."""
 
     count = 0
+
+    def __init__(self, width):
+        super().__init__()
+        self.body, self.head = nn.Linear(32, width), nn.Linear(width, 3)
 
     def forward(self, x):
         if not (torch.compiler.is_compiling() or x.is_meta):  # operations are counted there
@@ -126,10 +130,10 @@ class Eager(Toy):
 
 
 def test_each_of_many_is_compiled(quick, monkeypatch):
-    """Dynamo has a limit of 8 a class, beyond which it says nothing and compiles nothing."""
+    """Dynamo has a limit of 8 graphs a function, beyond which it says nothing and compiles nothing."""
     compile_module = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile_module(self, backend="eager", **how))
-    many = [Candidate(f"compiled {i}", Eager, compile=True) for i in range(12)]
+    many = [Candidate(f"compiled {i}", partial(Eager, 4 + i), compile=True) for i in range(20)]
     speeds = compare(many, Case(shape=SHAPE), repeats=1)
     assert [speed.failure for speed in speeds] == [None] * len(many)
     assert Eager.count == 0
@@ -178,8 +182,17 @@ def test_rounds_take_their_part_of_the_time_alone(quick, monkeypatch):
 
     monkeypatch.setattr(bench_module, "_MEASURED_SECONDS", 1e-9)  # one step a round
     slow = Candidate("slow", partial(Toy, 0, ten_seconds))
-    (speed,) = compare([slow], Case(shape=SHAPE), seconds=1000, round_seconds=15)
-    assert len(speed.seconds) == 2
+    for seconds, rounds in {15: 2, -1: 1}.items():
+        (speed,) = compare([slow], Case(shape=SHAPE), seconds=1000, round_seconds=seconds)
+        assert len(speed.seconds) == rounds
+
+
+def test_rounds_of_one_case_leave_time_for_the_next(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_module, "compare", lambda *_, round_seconds: given.append(round_seconds) or [])
+    monkeypatch.setattr(bench_module, "draw", lambda *_: [])
+    given = []
+    campaign([(Case(shape=SHAPE), [])] * 3, tmp_path, seconds=600)
+    assert given == pytest.approx([100, 150, 300], rel=0.01)
 
 
 def test_rounds_end_with_the_time(quick):

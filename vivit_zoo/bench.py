@@ -370,7 +370,7 @@ def _float32_products(dtype: str) -> Iterator[None]:
 
 @contextmanager
 def _compiled_one_by_one(candidates: Sequence[Candidate]) -> Iterator[None]:
-    """Lets torch.compile compile each: it gives up, without a word, on the ninth module of the same class."""
+    """Lets torch.compile compile each: it gives up, without a word, where a function takes more than eight graphs."""
     if not any(candidate.compile for candidate in candidates):
         yield
         return
