@@ -19,8 +19,9 @@ from torch import nn
 from vivit_zoo import ViViT
 from vivit_zoo import cells as cells_module
 from vivit_zoo.ablation import BASE, Cell, Setting, report, rows_of, run_cell, run_from_command_line, run_study
-from vivit_zoo.datasets import DataConfig
+from vivit_zoo.datasets import DataConfig, MovingDigits
 from vivit_zoo.encoders import ENCODERS
+from vivit_zoo.evaluate import swap_halves
 from vivit_zoo.flops import count_params
 from vivit_zoo.slurm import Slurm
 from vivit_zoo.tables import read_rows
@@ -254,28 +255,42 @@ def test_variants_are_the_four_and_two_controls():
     assert settings[5].train.model.embedded_frames == 1
 
 
-def test_a_result_tells_each_head_and_the_seconds_of_all_cores(tmp_path, monkeypatch):
-    overall, verb = (SimpleNamespace(accuracy=lambda value=value: value) for value in (0.5, 0.75))
-    scores = SimpleNamespace(accuracy=overall.accuracy, heads={"": overall, "verb": verb})
+def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_path, monkeypatch):
+    def scores(value, **heads):
+        return SimpleNamespace(accuracy=lambda labels=None: value, heads=heads, labels=torch.arange(6))
+
+    def swapped_accuracy(labels):
+        assert labels.tolist() == [MovingDigits.reversed_label(label) for label in range(6)]
+        return 0.875
+
+    found = {
+        None: scores(0.5, **{"": scores(0.5), "verb": scores(0.75)}),
+        "shuffled": scores(0.25),
+        swap_halves: SimpleNamespace(accuracy=swapped_accuracy),
+    }
     cell = Cell(Setting("one", SMALL), 0, tmp_path)
 
     def train(config, folder, encoder, bar):
         folder.mkdir()
         lines = ({"loader_clips_per_second": pace, "model_clips_per_second": 2 * pace} for pace in (1, 3))
         (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-        return Trained(cell.setting.build(), torch.device("cpu"), SimpleNamespace(classes=["a"]), test, 8.0, None)
-
-    def test(change=None):
-        return scores
+        data = SimpleNamespace(classes=MovingDigits.orders)
+        return Trained(cell.setting.build(), torch.device("cpu"), data, lambda change=None: found[change], 8.0, None)
 
     threads = []
     monkeypatch.setattr(cells_module, "train", train)
-    monkeypatch.setattr(cells_module.torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(cells_module, "shuffle_frames", lambda: "shuffled")
     monkeypatch.setattr(cells_module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     run_cell(cell, threads=3)
     assert threads == [3]
-    assert cell.result["head_accuracy"] == {"verb": 0.75}
-    assert cell.result["core_seconds"] == 3 * SMALL.steps * SMALL.batch_size / 8.0
-    assert cell.result["loader_clips_per_second"] == 1.5  # of as many clips each
-    assert cell.result["model_clips_per_second"] == 3.0
-    assert "reversed_when_swapped" not in cell.result
+    expected = {
+        "accuracy": 0.5,
+        "shuffled_accuracy": 0.25,
+        "reversed_when_swapped": 0.875,
+        "head_accuracy": {"verb": 0.75},
+        "loader_clips_per_second": 1.5,  # the harmonic mean, as each line is of as many clips
+        "model_clips_per_second": 3.0,
+        "core_seconds": 3 * SMALL.steps * SMALL.batch_size / 8.0,
+    }
+    assert {name: cell.result[name] for name in expected} == expected
