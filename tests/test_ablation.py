@@ -18,7 +18,17 @@ from torch import nn
 
 from vivit_zoo import ViViT
 from vivit_zoo import cells as cells_module
-from vivit_zoo.ablation import BASE, Cell, Setting, report, rows_of, run_cell, run_from_command_line, run_study
+from vivit_zoo.ablation import (
+    BASE,
+    Cell,
+    Setting,
+    plan_study,
+    report,
+    rows_of,
+    run_cell,
+    run_from_command_line,
+    run_study,
+)
 from vivit_zoo.datasets import DataConfig, MovingDigits
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.evaluate import swap_halves
@@ -294,3 +304,10 @@ def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_
         "core_seconds": 3 * SMALL.steps * SMALL.batch_size / 8.0,
     }
     assert {name: cell.result[name] for name in expected} == expected
+
+
+def test_studies_may_share_their_cells(tmp_path):
+    one, other = (plan_study([Setting(name, SMALL)], [0], tmp_path / name, tmp_path / "all") for name in ("a", "b"))
+    assert one[0].folder == other[0].folder
+    assert one[0].folder.parent == tmp_path / "all"
+    assert plan_study([Setting("a", SMALL)], [0], tmp_path / "a")[0].folder.parent == tmp_path / "a" / "cells"
