@@ -292,7 +292,7 @@ class Mine(nn.Module):
         self.pairs = Block(dim, num_heads, attend=attend_in_pairs)
         self.time = Block(dim, num_heads, attend=attend_over_time)
         self.across = Block(dim, num_heads, attend=attend_to_the_past)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.RMSNorm(dim)
 
     def forward(self, x):
         x = self.time(self.pairs(self.pos_embed(x)))
@@ -329,6 +329,24 @@ def test_a_strategy_without_maps_is_named():
     with pytest.raises(ValueError, match=r"attend_by_value of encoder\.blocks\.1\.attn does not weigh its values"):
         attention_maps(model, video_for(model.config))
     assert attention_maps(model, video_for(model.config), ["encoder.blocks.0.attn"])["clip"].weights.shape[0] == 1
+
+
+def test_maps_of_different_shapes_are_named_and_can_be_had_apart():
+    class Uneven(nn.Module):
+        def __init__(self, t, n, dim, num_heads):
+            super().__init__()
+            self.few, self.many = Block(dim, num_heads), Block(dim, 2 * num_heads)
+
+        def forward(self, x):
+            return self.many(self.few(x.flatten(1, 2))).mean(1)
+
+    model = ViViT(tiny_config(), Uneven)
+    video = video_for(model.config, dtype=torch.float32)
+    with pytest.raises(
+        ValueError, match=r"over clip differ in shape: encoder\.few\.attn \(4, 2, 18, 18\), encoder\.many"
+    ):
+        attention_maps(model, video)
+    assert attention_maps(model, video, ["encoder.many.attn"])["clip"].weights.shape == (1, 8, 2, 18, 18)
 
 
 def test_a_layer_that_nobody_knows_is_named():
@@ -378,10 +396,13 @@ def test_autocast_leaves_maps_in_float32():
 def test_inference_mode_and_compiled_models():
     model, video = tiny_model(), video_for(tiny_config())
     expected, heads = rollout(model, video), head_maps(model, video, "encoder.blocks.1.attn")
+    whole = tiny_model(in_chans=1, image_size=4)
     with torch.inference_mode():
         other = video.clone()  # an inference tensor
         assert torch.equal(rollout(model, other), expected)
         assert torch.equal(head_maps(model, other, "encoder.blocks.1.attn"), heads)
+        # The tubelets of these are views of the video, and so inference tensors too.
+        assert rollout(whole, video_for(whole.config)).shape == (2, 3, 1)
     model.compile(backend="eager")
     model(video)
     torch.testing.assert_close(rollout(model, video), expected)

@@ -75,6 +75,28 @@ def test_accuracies_have_a_point_a_seed_and_the_interval_as_a_bar(drawn, tmp_pat
     assert [one.get_segments()[0][0, 0] for one in dotted] == [50]
 
 
+def test_curves_have_a_colour_a_setting_and_a_line_a_seed(drawn, tmp_path):
+    lines = [{"step": step, "loss": 9 / step, "accuracy": step / 4} for step in (1, 2, 3)]
+    plots.curves({"a": [lines, lines[:2]], "b": [lines]}, tmp_path / "c.png")
+    loss, accuracy = drawn[0].axes
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[9, 4.5, 3], [9, 4.5], [9, 4.5, 3]]
+    assert [line.get_ydata().tolist() for line in accuracy.lines] == [[25, 50, 75], [25, 50], [25, 50, 75]]
+    assert [line.get_color() for line in loss.lines] == ["C0", "C0", "C1"]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["a", "b"]
+
+
+def test_speeds_are_in_milliseconds_and_megabytes(drawn, tmp_path):
+    nan = float("nan")
+    plots.speeds({"a": [(8, 0.5, 3e6), (16, 1.5, 4e6)], "b": [(8, 0.25, nan)]}, "frames", tmp_path / "lines.png")
+    plots.speeds({"a": [(1, 0.5, 3e6)], "b": [(1, 1.25, nan)]}, "", tmp_path / "bars.png")
+    time, memory = drawn[0].axes
+    assert [line.get_ydata().tolist() for line in time.lines] == [[500, 1500], [250]]
+    assert memory.lines[0].get_ydata().tolist() == [3, 4]
+    assert (time.get_xlabel(), time.get_ylabel(), memory.get_ylabel()) == ("frames", "ms a clip", "peak MB a batch")
+    assert words(drawn[1]).split() == ["500", "1,250", "3", "unknown"]
+    assert [bar.get_width() for bar in drawn[1].axes[0].patches] == [500, 1250]
+
+
 def test_attention_is_drawn_from_its_least_to_its_greatest_share(drawn, tmp_path):
     frames = np.full((20, 8, 12, 1), 255, np.uint8)
     shares = torch.full((20, 2, 3), 0.005)
