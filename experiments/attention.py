@@ -28,13 +28,13 @@ from torch import Tensor
 from variants import settings as variants
 
 from vivit_zoo import plots
-from vivit_zoo.ablation import BASE, Cell, Setting, run_from_command_line
-from vivit_zoo.checkpoint import write_whole
 from vivit_zoo.datasets import MovingDigits
-from vivit_zoo.machine import describe_machine
-from vivit_zoo.maps import attention_layers, head_maps, rollout
+from vivit_zoo.interpret.maps import attention_layers, head_maps, rollout
 from vivit_zoo.model import ViViT
-from vivit_zoo.train import TrainConfig, train
+from vivit_zoo.studies.study import BASE, Cell, Setting, run_from_command_line
+from vivit_zoo.system.machine import describe_machine
+from vivit_zoo.training.checkpoint import write_whole
+from vivit_zoo.training.loop import TrainConfig, train
 
 CLIPS = 200
 SHOWN = 3  # of them

@@ -32,11 +32,11 @@ from statistics import linear_regression
 
 import torch
 
-from vivit_zoo.bench import Candidate, Case, campaign
+from vivit_zoo.bench.measure import Candidate, Case, campaign
+from vivit_zoo.bench.peers import candidates
+from vivit_zoo.bench.report import Speed, draw, read, report, write
+from vivit_zoo.config import named_config
 from vivit_zoo.encoders import ENCODERS
-from vivit_zoo.model import named_config
-from vivit_zoo.peers import candidates
-from vivit_zoo.speed import Speed, draw, read, report, write
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/performance.md", ROOT / "docs/benchmarks"

@@ -17,8 +17,8 @@ from dataclasses import replace
 
 from whole_frame import AS_VIDEOS
 
-from vivit_zoo.ablation import Setting, run_from_command_line
-from vivit_zoo.train import TrainConfig
+from vivit_zoo.studies.study import Setting, run_from_command_line
+from vivit_zoo.training.loop import TrainConfig
 
 MODEL_2 = AS_VIDEOS.change_model(variant="factorised_encoder")
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from render_digits import render
 from whole_frame import WHOLE_FRAME
 
-from vivit_zoo.ablation import BASE, Setting, run_from_command_line
 from vivit_zoo.datasets import DataConfig
-from vivit_zoo.train import TrainConfig
+from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
+from vivit_zoo.training.loop import TrainConfig
 
 FROM_DISK = dataclasses.replace(
     BASE,

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vivit_zoo.ablation import BASE, Setting, run_from_command_line
 from vivit_zoo.attention import attend, attend_over_time
 from vivit_zoo.blocks import Block
 from vivit_zoo.encoders import GridEncoder
-from vivit_zoo.train import TrainConfig
+from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
+from vivit_zoo.training.loop import TrainConfig
 
 
 def attend_split(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, *, over_time: int) -> Tensor:

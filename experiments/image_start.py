@@ -19,9 +19,9 @@ import sys
 
 from still_digits import pretrained
 
-from vivit_zoo.ablation import BASE, Setting, run_from_command_line
 from vivit_zoo.datasets import NumberedDigits
-from vivit_zoo.train import Start, TrainConfig
+from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
+from vivit_zoo.training.loop import Start, TrainConfig
 
 NUMBERED = dataclasses.replace(
     BASE.change_model(variant="factorised_encoder", num_classes={"number": 10, "order": len(NumberedDigits.orders)}),

@@ -27,11 +27,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 from torch.profiler import profile
 
-from vivit_zoo import blocks, create_model
+from vivit_zoo import create_model, inference
 from vivit_zoo.attention import Attention, attend, attend_over_time
 from vivit_zoo.blocks import Mlp, gelu_tanh
 from vivit_zoo.encoders import ENCODERS
-from vivit_zoo.machine import describe_machine
+from vivit_zoo.system.machine import describe_machine
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DIM, HEADS, TOKENS = 768, 12, 3136
@@ -130,11 +130,11 @@ def with_hidden_layers_whole(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """All tokens through the fused MLP at once."""
 
     def run(x: Tensor) -> Tensor:
-        kept, blocks.HIDDEN_BYTES = blocks.HIDDEN_BYTES, sys.maxsize
+        kept, inference.HIDDEN_BYTES = inference.HIDDEN_BYTES, sys.maxsize
         try:
             return module(x)
         finally:
-            blocks.HIDDEN_BYTES = kept
+            inference.HIDDEN_BYTES = kept
 
     return run
 

@@ -18,8 +18,8 @@ import sys
 from image_start import NUMBERED
 from still_digits import pretrained
 
-from vivit_zoo.ablation import Setting, run_from_command_line
-from vivit_zoo.train import Start, TrainConfig
+from vivit_zoo.studies.study import Setting, run_from_command_line
+from vivit_zoo.training.loop import Start, TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

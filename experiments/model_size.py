@@ -11,8 +11,8 @@ Seen: nothing beyond the noise. The base has all that there is to know, and the 
 
 import sys
 
-from vivit_zoo.ablation import BASE, Setting, run_from_command_line
-from vivit_zoo.train import TrainConfig
+from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
+from vivit_zoo.training.loop import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

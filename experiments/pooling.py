@@ -10,8 +10,8 @@ Seen: for the factorised encoder no difference; joint attention learns sooner wi
 
 import sys
 
-from vivit_zoo.ablation import BASE, Setting, run_from_command_line
-from vivit_zoo.train import TrainConfig
+from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
+from vivit_zoo.training.loop import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

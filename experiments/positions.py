@@ -12,9 +12,9 @@ Seen: so. Within these steps learned positions do as little as none: half, which
 
 import sys
 
-from vivit_zoo.ablation import BASE, Setting, run_from_command_line
 from vivit_zoo.datasets import MovingDigits
-from vivit_zoo.train import TrainConfig
+from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
+from vivit_zoo.training.loop import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

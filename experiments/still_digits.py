@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from vivit_zoo.ablation import BASE
-from vivit_zoo.checkpoint import write_whole
+from vivit_zoo.config import ViViTConfig
 from vivit_zoo.datasets import MovingDigits
-from vivit_zoo.evaluate import evaluate
-from vivit_zoo.mixing import cross_entropy
-from vivit_zoo.model import ViViTConfig
-from vivit_zoo.optim import warmup_cosine
+from vivit_zoo.evaluation.evaluate import evaluate
+from vivit_zoo.studies.study import BASE
 from vivit_zoo.tokens import sincos_3d
+from vivit_zoo.training.checkpoint import write_whole
+from vivit_zoo.training.losses import cross_entropy
+from vivit_zoo.training.optim import warmup_cosine
 
 PRETRAINING: dict[str, Any] = {
     "images": 96_000,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vivit_zoo.tables import Row, difference, interval, markdown, note, read_rows, study_table, with_interval
+from vivit_zoo.studies.tables import Row, difference, interval, markdown, note, read_rows, study_table, with_interval
 
 MARGIN = 5.0  # percent, within which two accuracies are called equal
 PACED = ("from_disk",)  # where the pace is the question

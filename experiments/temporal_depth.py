@@ -12,9 +12,9 @@ Seen: so, up to four layers. Eight, after these few steps, are still on their wa
 
 import sys
 
-from vivit_zoo.ablation import BASE, Setting, run_from_command_line
 from vivit_zoo.datasets import MovingDigits
-from vivit_zoo.train import TrainConfig
+from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
+from vivit_zoo.training.loop import TrainConfig
 
 BAG = MovingDigits.bag_ceiling
 

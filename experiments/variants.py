@@ -17,9 +17,9 @@ Seen: so. Between the four, five seeds show no difference beyond the noise after
 
 import sys
 
-from vivit_zoo.ablation import BASE, Setting, run_from_command_line
 from vivit_zoo.datasets import MovingDigits
-from vivit_zoo.train import TrainConfig
+from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
+from vivit_zoo.training.loop import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

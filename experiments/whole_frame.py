@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from vivit_zoo.ablation import BASE
-from vivit_zoo.augment import Augment
 from vivit_zoo.datasets import DataConfig, MovingDigits
+from vivit_zoo.studies.study import BASE
+from vivit_zoo.video.augment import Augment
 
 WHOLE_FRAME = Augment(
     size=MovingDigits.side, short_side=MovingDigits.side, scale_jitter=(1, 1), flip=0, colour=0, gray=0

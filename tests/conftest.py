@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from footage import ENCODED, write_video
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
 from torch import nn
 
+from tests.footage import ENCODED, write_video
 from vivit_zoo import ViViT, ViViTConfig
 
 torch.set_num_threads(2)
@@ -73,3 +74,11 @@ def encoded(request, tmp_path_factory) -> Path:
     """A video of sixty frames, as each codec and container writes it."""
     name, options = ENCODED[request.param]
     return write_video(tmp_path_factory.mktemp(request.param) / name, **options)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved."""
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+    return figures

@@ -1,17 +1,11 @@
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import randomise
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils import prune
-from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
 
-from vivit_zoo import blocks
+from tests.conftest import randomise
 from vivit_zoo.attention import Attention, attend, attend_split_heads
 from vivit_zoo.blocks import Block, DropPath, FactorisedBlock, Mlp
 
@@ -137,99 +131,3 @@ def test_model_4_block_is_the_same_block():
     split.load_state_dict(block.state_dict())
     x = video_tokens(2, 3, 5, 8).float()
     assert not torch.allclose(block(x), split(x), atol=1e-3)
-
-
-# Tokens (..., n, d): one axis, none left, not contiguous, and as many as make several blocks of the product.
-INPUTS = [
-    torch.randn(16),
-    torch.randn(2, 0, 16),
-    torch.randn(3, 16, 5).transpose(1, 2),
-    torch.randn(1, 1, 1, 16),
-    torch.randn(2, 3, 90, 16),
-]
-
-
-@pytest.mark.skipif(not blocks.FUSIBLE, reason="this torch has no such kernel")
-@pytest.mark.parametrize("x", INPUTS, ids=lambda x: "x".join(map(str, x.shape)))
-@pytest.mark.parametrize("hidden_bytes", [1, 1000, 2**24], ids="{} bytes at a time".format)
-def test_mlp_without_gradients_is_the_mlp_with_them(x, hidden_bytes, monkeypatch):
-    monkeypatch.setattr(blocks, "HIDDEN_BYTES", hidden_bytes)
-    mlp = Mlp(16, 40)
-    nn.init.normal_(mlp.fc1.bias)  # far from zero, unlike at the start
-    for dtype, tolerance in {torch.float32: 2e-6, torch.bfloat16: 0.03}.items():
-        mlp.to(dtype)
-        plain = mlp(x.to(dtype)).detach()
-        with torch.no_grad():
-            assert mlp._can_fuse(x.to(dtype)) == (dtype in blocks.FUSIBLE)
-            torch.testing.assert_close(mlp(x.to(dtype)), plain, rtol=tolerance, atol=tolerance)
-
-
-class Louder(nn.Linear):
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit")  # deprecated, and used all the same
-def test_whatever_is_done_to_the_layers_is_done_without_gradients_too(monkeypatch):
-    """Hooks, layers of one's own, a forward put over one, pruning, autocast, float64, tracing, torch.compile."""
-    monkeypatch.setattr(blocks, "HIDDEN_BYTES", 1)
-    x = torch.randn(3, 16)
-    mlp = Mlp(16, 40)
-    changes = ("hooked", "whole", "louder", "pruned", "wrapped", "over", "narrow", "double")
-    made = {name: copy.deepcopy(mlp) for name in changes}
-    made["hooked"].fc1.register_forward_hook(lambda module, args, out: 2 * out)
-    made["whole"].fc2.register_forward_hook(lambda module, args, out: out - out.mean(dim=0))
-    made["louder"].fc1 = Louder(16, 40)
-    made["louder"].fc1.load_state_dict(mlp.fc1.state_dict())
-    prune.l1_unstructured(made["pruned"].fc1, "weight", 100)
-    made["wrapped"].fc1 = nn.Sequential(mlp.fc1, nn.ReLU())
-    made["over"].fc1.forward = lambda y: 2 * F.linear(y, mlp.fc1.weight, mlp.fc1.bias)
-    made["narrow"].fc2.weight = nn.Parameter(mlp.fc2.weight[:5])
-    made["narrow"].fc2.bias = nn.Parameter(mlp.fc2.bias[:5])
-    made["double"].double()
-    for name, changed in made.items():
-        dtype = changed.fc2.weight.dtype
-        with_gradients = changed(x.to(dtype)).detach()
-        with torch.no_grad():
-            torch.testing.assert_close(changed(x.to(dtype)), with_gradients, rtol=1e-5, atol=1e-6, msg=name)
-        if name not in ("narrow", "double"):
-            assert (with_gradients - mlp(x)).abs().max() > 0.01, name
-    with torch.no_grad():
-        with torch.autocast("cpu"):
-            assert mlp(x).dtype == torch.bfloat16
-        assert "mkldnn" not in str(torch.jit.trace(mlp, x).inlined_graph)
-        assert "mkldnn" not in str(torch.export.export(mlp, (x,)).graph)
-        torch.testing.assert_close(torch.compile(mlp, fullgraph=True, backend="eager")(x), mlp(x))
-        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-            mlp(x[:, :5])
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit")  # of torch's own
-def test_functional_transforms_see_all_of_the_mlp_without_gradients():
-    """Forward-mode derivatives are not switched off by no_grad; vmap has no rule for the kernel."""
-    mlp, x, direction = Mlp(16, 40), torch.randn(3, 16), torch.randn(3, 16)
-    expected = torch.func.jvp(mlp, (x,), (direction,))[1].detach()
-    with torch.no_grad():
-        torch.testing.assert_close(torch.func.jvp(mlp, (x,), (direction,))[1], expected)
-        torch.testing.assert_close(torch.vmap(mlp)(x), mlp(x))
-
-
-def test_operations_of_the_mlp_are_counted_without_gradients_too():
-    mlp, x = Mlp(16, 40), torch.randn(3, 16)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        mlp(x)
-    assert counter.get_total_flops() == 2 * 2 * 3 * 16 * 40
-
-
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpointing_the_mlp_drops_the_same_again(reentrant, monkeypatch):
-    """The first pass of a reentrant checkpoint is without gradients; the second has to draw alike."""
-    monkeypatch.setattr(blocks, "HIDDEN_BYTES", 1)
-    mlp = Mlp(16, 40, drop=0.5).train()
-    x = torch.randn(50, 16, requires_grad=True)
-    out = checkpoint(mlp, x, use_reentrant=reentrant)
-    out.sum().backward()
-    dropped = out == 0
-    assert 0.3 < dropped.float().mean() < 0.7
-    # What the second pass kept is scaled by two, so that the bias's gradient counts it.
-    torch.testing.assert_close(mlp.fc2.bias.grad, 2.0 * (~dropped).sum(dim=0).float())

@@ -8,12 +8,13 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import VARIANTS, tiny_config, video_for
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vivit_zoo import ViViT, attention, blocks
-from vivit_zoo.blocks import FUSIBLE
+from tests.conftest import VARIANTS, tiny_config, video_for
+from vivit_zoo import ViViT, inference, optimize_for_inference
+from vivit_zoo.blocks import Mlp
+from vivit_zoo.inference import FUSIBLE
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
 batches = pytest.mark.parametrize("batch", [1, 2])
@@ -64,17 +65,19 @@ def of_one_block(measure, variant, **changes):
     return two - one
 
 
-def operations(batch):
+def operations(batch, prepare=lambda model: model):
     def measure(model):
         video = video_for(model.config, batch, dtype=torch.float32)
+        model = prepare(model.eval())
         with torch.no_grad(), Operations() as seen:
-            model.eval()(video)
+            model(video)
         return seen.count
 
     return measure
 
 
-MLP = {"_linear_pointwise": 1, "addmm": 1} if torch.float32 in FUSIBLE else {"addmm": 2, "gelu": 1}
+MLP = {"addmm": 2, "gelu": 1}
+FUSED = {"_linear_pointwise": 1, "addmm": 1} if torch.float32 in FUSIBLE else MLP
 PLAIN = {"native_layer_norm": 2, "addmm": 2, "_scaled_dot_product_flash_attention": 1, "add": 2}
 MORE = {
     # Attention over time is strided: the fused kernels take four axes, into which one clip's b·n folds without a copy
@@ -94,9 +97,9 @@ MORE = {
 @variants
 @batches
 def test_a_block_runs_no_operation_that_it_does_not_need(variant, batch):
-    assert of_one_block(operations(batch), variant) == Counter(PLAIN) + Counter(MLP) + Counter(
-        MORE.get(variant, {}).get(batch)
-    )
+    rest = Counter(PLAIN) + Counter(MORE.get(variant, {}).get(batch))
+    assert of_one_block(operations(batch), variant) == rest + Counter(MLP)
+    assert of_one_block(operations(batch, optimize_for_inference), variant) == rest + Counter(FUSED)
 
 
 @variants
@@ -147,20 +150,18 @@ def test_a_block_keeps_what_its_gradients_need_and_no_more(variant, batch):
 
 @pytest.mark.parametrize("variant", ["joint", "factorised_encoder"])
 def test_copies_of_long_sequences_take_the_place_of_what_they_copy(variant, monkeypatch):
-    """What attention gives is then laid out like the queries, so that it is copied back; both are kept."""
-    plain = [of_one_block(measure(2), variant) for measure in (kept, operations)]
-    monkeypatch.setattr(attention, "LONG", 1)
-    copied = [of_one_block(measure(2), variant) for measure in (kept, operations)]
-    assert copied[0] == plain[0] + 2 * TOKENS * DIM * FLOAT
-    assert copied[1] == plain[1] + Counter(clone=4)
+    """What attention gives is then laid out like the queries, so that it is copied back."""
+    plain = of_one_block(operations(2, optimize_for_inference), variant)
+    monkeypatch.setattr(inference, "LONG", 1)
+    assert of_one_block(operations(2, optimize_for_inference), variant) == plain + Counter(clone=4)
 
 
 @pytest.mark.skipif(not FUSIBLE, reason="this torch has no such kernel")
 def test_without_gradients_the_mlp_never_holds_its_whole_hidden_layer(monkeypatch):
     """Parts of it in turn, and what comes out twice: in parts and as a whole."""
     tokens, dim = 64, 8
-    monkeypatch.setattr(blocks, "HIDDEN_BYTES", 16 * 4 * dim * FLOAT)
-    mlp, x = blocks.Mlp(dim, 4 * dim), torch.randn(1, tokens, dim)
+    monkeypatch.setattr(inference, "HIDDEN_BYTES", 16 * 4 * dim * FLOAT)
+    mlp, x = inference.FusedMlp(Mlp(dim, 4 * dim)), torch.randn(1, tokens, dim)
     with torch.no_grad(), LiveBytes() as memory:
         mlp(x)
     assert memory.peak == max(tokens * dim + 16 * 4 * dim, 2 * tokens * dim) * FLOAT

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from conftest import VARIANTS, randomise, tiny_config, tiny_model, video_for
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.conftest import VARIANTS, randomise, tiny_config, tiny_model, video_for
 from vivit_zoo import ViViT
 from vivit_zoo.encoders import ENCODERS, FactorisedEncoder, FactorisedSelfAttention, Joint
 

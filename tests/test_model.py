@@ -3,13 +3,13 @@ import re
 
 import pytest
 import torch
-from conftest import VARIANTS, randomise, tiny_config, tiny_model, video_for
 from hypothesis import given
 from hypothesis import strategies as st
 from timm.layers import trunc_normal_
 from timm.optim import create_optimizer_v2
 from torch import nn
 
+from tests.conftest import VARIANTS, randomise, tiny_config, tiny_model, video_for
 from vivit_zoo import ViViT, ViViTConfig, create_model
 from vivit_zoo.blocks import Block
 from vivit_zoo.tokens import PosEmbed

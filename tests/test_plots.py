@@ -5,18 +5,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from test_tables import row
 
 from vivit_zoo import plots
-from vivit_zoo.tables import interval
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are saved."""
-    figures, save = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
-    return figures
 
 
 def words(figure: Figure) -> str:
@@ -57,32 +47,6 @@ def test_nothing_is_wrong_or_nothing_is_there(tmp_path):
 def test_names_must_fit(tmp_path):
     with pytest.raises(ValueError, match=r"a matrix \(2, 2\) is not of 3 classes"):
         plots.confusion(torch.eye(2), ["a", "b", "c"], tmp_path / "c.png")
-
-
-def test_accuracies_have_a_point_a_seed_and_the_interval_as_a_bar(drawn, tmp_path):
-    rows = [row("a", {0: 0.9, 1: 0.8, 2: 0.85}, ceiling=0.5), row("failed", {}), row("b", {0: 0.25})]
-    plots.accuracies(rows, tmp_path / "a.png")
-    (ax,) = drawn[0].axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "failed", "b"]
-    points = [line for line in ax.lines if line.get_marker() == "o"]
-    assert [line.get_xdata().tolist() for line in points] == [pytest.approx([90, 80, 85]), [25]]
-    assert [line.get_ydata().tolist() for line in points] == [[0, 0, 0], [2]]
-    bar = ax.containers[0].lines[2][0].get_segments()[0][:, 0]
-    middle, half = interval([90, 80, 85])
-    assert bar == pytest.approx([middle - half, middle + half])
-    assert len(ax.containers[1].lines[2]) == 0  # a single seed has none
-    dotted = [one for one in ax.collections if one.get_linestyle()[0][1] is not None]
-    assert [one.get_segments()[0][0, 0] for one in dotted] == [50]
-
-
-def test_curves_have_a_colour_a_setting_and_a_line_a_seed(drawn, tmp_path):
-    lines = [{"step": step, "loss": 9 / step, "accuracy": step / 4} for step in (1, 2, 3)]
-    plots.curves({"a": [lines, lines[:2]], "b": [lines]}, tmp_path / "c.png")
-    loss, accuracy = drawn[0].axes
-    assert [line.get_ydata().tolist() for line in loss.lines] == [[9, 4.5, 3], [9, 4.5], [9, 4.5, 3]]
-    assert [line.get_ydata().tolist() for line in accuracy.lines] == [[25, 50, 75], [25, 50], [25, 50, 75]]
-    assert [line.get_color() for line in loss.lines] == ["C0", "C0", "C1"]
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["a", "b"]
 
 
 def test_speeds_are_in_milliseconds_and_megabytes(drawn, tmp_path):

@@ -3,11 +3,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import randomise
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.conftest import randomise
 from vivit_zoo.tokens import (
     ClassToken,
     PosEmbed,

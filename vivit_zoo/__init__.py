@@ -4,12 +4,15 @@ The blocks are importable one by one (`vivit_zoo.attention`, `blocks`, `tokens`,
 `create_model`. Importing this package loads torch and einops only.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vivit_zoo.model import SIZES, ViViT, ViViTConfig, create_model
+from vivit_zoo.config import SIZES, ViViTConfig
+from vivit_zoo.model import ViViT, create_model
+from vivit_zoo.system.lazy import import_on_use
 
 if TYPE_CHECKING:
-    from vivit_zoo.weights import LoadReport, WeightsError, init_from_image
+    from vivit_zoo.inference import optimize_for_inference
+    from vivit_zoo.weights import LoadReport, WeightsError, config_for_image, init_from_image
 
 __version__ = "0.1.0"
 __all__ = [
@@ -18,15 +21,18 @@ __all__ = [
     "ViViT",
     "ViViTConfig",
     "WeightsError",
+    "config_for_image",
     "create_model",
     "init_from_image",
+    "optimize_for_inference",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # The weights need more than torch and einops, so they are imported when they are first asked for.
-    if name in ("LoadReport", "WeightsError", "init_from_image"):
-        import vivit_zoo.weights
-
-        return getattr(vivit_zoo.weights, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The weights need more than torch and einops, so they are imported when they are first used.
+__getattr__ = import_on_use(
+    __name__,
+    {
+        "inference": ["optimize_for_inference"],
+        "weights": ["LoadReport", "WeightsError", "config_for_image", "init_from_image"],
+    },
+)

@@ -18,11 +18,6 @@ Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """A strategy: q, k, v of shape (..., h, n, d) and the dropout rate of the attention weights -> (..., h, n, d)."""
 
 
-LONG = 1024
-"""Tokens from which on a CPU reads keys, strided between queries and values, so often that a copy of them is cheaper:
-a tenth of the attention's time in bfloat16 (docs/performance.md). CUDA's kernels do not mind strides."""
-
-
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """softmax(q kᵀ / √d) v within each sequence: (..., h, n, d) -> (..., h, n, d).
 
@@ -31,8 +26,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     batch = q.shape[:-3]
     # The fused kernels take exactly four axes; more would silently fall back to the unfused one.
     q, k, v = (x.flatten(end_dim=-4) if len(batch) > 1 else x for x in (q, k, v))
-    if q.device.type == "cpu" and k.shape[-2] > LONG:
-        q, k, v = (x.contiguous() for x in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
     return out.unflatten(0, batch) if len(batch) > 1 else out
 

@@ -1,13 +1,11 @@
 """The residual blocks: `Mlp`, `DropPath`, `Block` (Models 1, 2 and 4) and `FactorisedBlock` (Model 3)."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
 
 from vivit_zoo.attention import Attend, Attention, attend, attend_over_time
 
@@ -54,76 +52,7 @@ class Mlp(nn.Module):
             nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._can_fuse(x):
-            return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
-        tokens = max(1, HIDDEN_BYTES // (self.fc1.out_features * x.element_size()))
-        parts = x.reshape(-1, x.shape[-1]).split(tokens)
-        outs = [self.fc2(_linear_gelu_tanh(part, self.fc1)) for part in parts]
-        out = torch.cat(outs) if len(outs) > 1 else outs[0]
-        return out.view(*x.shape[:-1], out.shape[-1])
-
-    def _can_fuse(self, x: Tensor) -> bool:
-        """Whether the kernel is there and nobody needs what it leaves out, or would see a part of the tokens alone."""
-        linears = (self.fc1, self.fc2)
-        return (
-            self.act is gelu_tanh
-            and all(type(linear) is nn.Linear and type(linear.weight) is nn.Parameter for linear in linears)
-            and type(self.drop) is nn.Dropout
-            and not (self.drop.training and self.drop.p)  # one draw for all tokens, as with gradients
-            and not any(_is_watched(child) for child in (*linears, self.drop))
-            and _runs_as_written()
-            and type(x) is Tensor
-            and x.device.type == self.fc1.weight.device.type == "cpu"
-            and x.dtype == self.fc1.weight.dtype
-            and x.dtype in FUSIBLE
-            and x.shape[-1:] == self.fc1.weight.shape[1:]
-        )
-
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether something besides its class has a say in what the module does: hooks, or a `forward` of its own."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
-
-
-def _runs_as_written() -> bool:
-    """Whether torch runs operations as they come: for no gradient of any kind, no cast, no graph, no hook on all."""
-    return bool(torch.backends.mkldnn.enabled) and not (
-        torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or nn.modules.module._global_forward_hooks
-        or nn.modules.module._global_forward_pre_hooks
-    )
-
-
-HIDDEN_BYTES = 16 * 2**20
-"""What the hidden layer of as many tokens as the fused MLP takes at a time may need. glibc asks the system for new
-pages, each time, for what is larger than 32 MB: a twentieth of a model's time in float32 (docs/performance.md)."""
-
-# What the kernel below takes, on this machine and in this torch: it is none of torch's public functions.
-FUSIBLE: tuple[torch.dtype, ...] = ()
-if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-    FUSIBLE = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
-
-
-def _linear_gelu_tanh(x: Tensor, linear: nn.Linear) -> Tensor:
-    """`gelu_tanh(linear(x))` as one kernel of oneDNN, bias and GELU applied before it writes: (..., d) -> (..., k).
-
-    Apart, bias, product and GELU each pass over the widest tensor of the model, and on a CPU that and GELU's tanh take
-    a tenth of the MLP's time (docs/performance.md). Inductor makes the same of the two where it freezes weights.
-    """
-    return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "gelu", [], "tanh")
-
-
-if FUSIBLE:
-
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-    def _flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-        """For torch's `FlopCounterMode`."""
-        return 2 * math.prod(x) * weight[0]
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
 class DropPath(nn.Module):

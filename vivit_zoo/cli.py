@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vivit_zoo import __version__
+from vivit_zoo.config import named_config
 from vivit_zoo.encoders import ENCODERS
-from vivit_zoo.flops import count_macs, count_params, paper_gflops
-from vivit_zoo.model import ViViT, named_config
-from vivit_zoo.paper import MODELS
+from vivit_zoo.flops import PAPER_GFLOPS, count_macs, count_params, paper_gflops
+from vivit_zoo.model import ViViT
 
 if TYPE_CHECKING:
-    from vivit_zoo.clips import Views
-    from vivit_zoo.preprocess import Preprocess
+    from vivit_zoo.video.clips import Views
+    from vivit_zoo.video.preprocess import Preprocess
 
 __all__ = ["main"]
 
@@ -137,7 +137,7 @@ def _folder(text: str) -> Path:
 
 
 def _classify(options: argparse.Namespace) -> int:
-    from vivit_zoo.classify import classify_files
+    from vivit_zoo.evaluation.classify import classify_files
 
     model, views, preprocess = _model_and_views(options, *options.views)
     device = _device(options.device)
@@ -145,7 +145,7 @@ def _classify(options: argparse.Namespace) -> int:
 
 
 def _attend(options: argparse.Namespace) -> int:
-    from vivit_zoo.attend import attend_file
+    from vivit_zoo.interpret.overlay import attend_file
 
     model, views, preprocess = _model_and_views(options, clips=1, crops=1)
     device = _device(options.device)
@@ -154,8 +154,8 @@ def _attend(options: argparse.Namespace) -> int:
 
 
 def _model_and_views(options: argparse.Namespace, clips: int, crops: int) -> tuple[ViViT, "Views", "Preprocess"]:
-    from vivit_zoo.clips import Views
-    from vivit_zoo.preprocess import Preprocess
+    from vivit_zoo.video.clips import Views
+    from vivit_zoo.video.preprocess import Preprocess
 
     if options.top < 1:
         raise ValueError(f"--top {options.top} is not positive")
@@ -194,7 +194,7 @@ def _device(name: str) -> torch.device:
 
 def _summary(options: argparse.Namespace) -> int:
     changes = _given(num_frames=options.frames, image_size=_pair(options.image_size), num_classes=options.classes)
-    printed = [(fields, gflops) for name, fields, gflops, _ in MODELS if name == options.name]
+    printed = [(fields, gflops) for name, fields, gflops, _ in PAPER_GFLOPS if name == options.name]
     deep = _given(temporal_depth=options.temporal_depth)
 
     rows: list[dict[str, Any]] = [{"variant": variant} for variant in ENCODERS]
@@ -244,8 +244,8 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from vivit_zoo.bench import Case, campaign
-    from vivit_zoo.peers import candidates
+    from vivit_zoo.bench.measure import Case, campaign
+    from vivit_zoo.bench.peers import candidates
 
     if options.checkpointing and not options.train:
         raise ValueError("--checkpointing changes training steps alone; add --train")

@@ -22,7 +22,7 @@ import sys
 
 from table7 import recipe
 
-from vivit_zoo.command import train_from_command_line
+from vivit_zoo.training.run import train_from_command_line
 
 BASE = recipe(
     "k400",

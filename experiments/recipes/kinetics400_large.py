@@ -14,7 +14,7 @@ import sys
 from kinetics400 import BASE as KINETICS400
 from table7 import recipe
 
-from vivit_zoo.command import train_from_command_line
+from vivit_zoo.training.run import train_from_command_line
 
 WHERE = {"train": KINETICS400.data.train, "test": KINETICS400.data.test, "root": KINETICS400.data.root}
 BASE = recipe("k400", WHERE, variant="factorised_encoder", temporal_depth=24)

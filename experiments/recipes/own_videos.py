@@ -23,10 +23,10 @@ Where memory is short: --accumulate 4, --grad_checkpointing true, fewer or small
 
 import sys
 
-from vivit_zoo.command import train_from_command_line
+from vivit_zoo.config import ViViTConfig
 from vivit_zoo.datasets import DataConfig
-from vivit_zoo.model import ViViTConfig
-from vivit_zoo.train import Start, TrainConfig
+from vivit_zoo.training.loop import Start, TrainConfig
+from vivit_zoo.training.run import train_from_command_line
 
 BASE = TrainConfig(
     model=ViViTConfig(num_classes=0, drop_path=0.1),

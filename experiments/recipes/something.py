@@ -20,8 +20,8 @@ import sys
 
 from table7 import recipe
 
-from vivit_zoo.command import train_from_command_line
-from vivit_zoo.train import Start
+from vivit_zoo.training.loop import Start
+from vivit_zoo.training.run import train_from_command_line
 
 BASE = recipe(
     "ssv2",

@@ -12,10 +12,10 @@ videos that the data set had; with fewer on the disk, `--epochs 30` counts those
 
 from typing import Any
 
-from vivit_zoo.augment import Augment
+from vivit_zoo.config import named_config
 from vivit_zoo.datasets import DataConfig
-from vivit_zoo.model import named_config
-from vivit_zoo.train import Start, TrainConfig
+from vivit_zoo.training.loop import Start, TrainConfig
+from vivit_zoo.video.augment import Augment
 
 # timm's names of the weights of the ViT paper, ImageNet-21K, which the original starts from.
 IMAGE_MODELS = {"B": "vit_base_patch16_224.orig_in21k", "L": "vit_large_patch16_224.orig_in21k"}

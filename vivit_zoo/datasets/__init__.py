@@ -4,11 +4,16 @@ Videos of files are uint8 in [0, 255]; those of `MovingDigits`, which is embedde
 a class number, or for several heads a dictionary of them; `.classes` names the classes, likewise.
 """
 
-from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
-from vivit_zoo.datasets.check import check_videos
-from vivit_zoo.datasets.config import DataConfig, DataSets
-from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
-from vivit_zoo.datasets.videos import VideoClips, VideoViews
+from typing import TYPE_CHECKING
+
+from vivit_zoo.system.lazy import import_on_use
+
+if TYPE_CHECKING:
+    from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
+    from vivit_zoo.datasets.check import check_videos
+    from vivit_zoo.datasets.config import DataConfig, DataSets
+    from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
+    from vivit_zoo.datasets.videos import VideoClips, VideoViews
 
 __all__ = [
     "Catalogue",
@@ -21,3 +26,14 @@ __all__ = [
     "check_videos",
     "read_catalogue",
 ]
+
+__getattr__ = import_on_use(
+    __name__,
+    {
+        "catalogue": ["Catalogue", "read_catalogue"],
+        "check": ["check_videos"],
+        "config": ["DataConfig", "DataSets"],
+        "digits": ["MovingDigits", "NumberedDigits"],
+        "videos": ["VideoClips", "VideoViews"],
+    },
+)

@@ -16,8 +16,8 @@ import numpy as np
 from vivit_zoo.datasets.catalogue import Catalogue
 from vivit_zoo.datasets.sources import Place
 from vivit_zoo.datasets.videos import ONE_FRAME
-from vivit_zoo.video import VideoError
-from vivit_zoo.workers import process_context
+from vivit_zoo.system.processes import process_context
+from vivit_zoo.video.reader import VideoError
 
 __all__ = ["DataReport", "VideoFacts", "check_videos"]
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vivit_zoo.augment import Augment, mirrored_classes
-from vivit_zoo.clips import ClipSampler, Policy, Views, Where
 from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
 from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
 from vivit_zoo.datasets.videos import VideoClips, VideoViews
+from vivit_zoo.video.augment import Augment, mirrored_classes
+from vivit_zoo.video.clips import ClipSampler, Policy, Views, Where
 
 __all__ = ["DataConfig", "DataSets"]
 
@@ -64,11 +64,11 @@ class DataConfig:
         stride: distance in frames between two frames of a clip.
         fps: in place of the stride, frames of a clip for a second of the video.
         where: "random", "uniform" or "centre": which clip of a video is trained on, see `ClipSampler`.
-        policy: for a video shorter than a clip: "repeat_last", "wrap" or "error", see `vivit_zoo.clips.clip_indices`.
+        policy: for a video shorter than a clip: "repeat_last", "wrap" or "error", see `clip_indices`.
         views: clips and crops of the final test; the looks on the way take one clip and one crop.
         augment: of the training clips; its size is the model's. Not of what is built in.
         mirror: whether the words left, right, clockwise, ... in the classes' names tell what a mirror image shows, see
-            `vivit_zoo.augment.mirrored_classes`; else all classes are flipped alike.
+            `vivit_zoo.video.augment.mirrored_classes`; else all classes are flipped alike.
         backend: that decodes files, "pyav" or "torchcodec".
         max_broken: share of the videos in [0, 1] that may be unreadable; a run that meets more stops.
     """

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from vivit_zoo.video import Frame, VideoError, VideoReader
+from vivit_zoo.video.reader import Frame, VideoError, VideoReader
 
 __all__ = [
     "ArrayReader",

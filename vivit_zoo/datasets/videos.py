@@ -8,12 +8,12 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vivit_zoo.clips import ClipSampler, Views
 from vivit_zoo.datasets.catalogue import Catalogue
 from vivit_zoo.datasets.formats import Classes
 from vivit_zoo.datasets.sources import Place, Reader
-from vivit_zoo.preprocess import Preprocess
-from vivit_zoo.video import Frame, VideoError
+from vivit_zoo.video.clips import ClipSampler, Views
+from vivit_zoo.video.preprocess import Preprocess
+from vivit_zoo.video.reader import Frame, VideoError
 
 __all__ = ["VideoClips", "VideoViews"]
 

@@ -5,21 +5,34 @@ table of names beside ours; a source becomes a `Checkpoint` in our names, and `f
 silent.
 """
 
-from vivit_zoo.weights.image import config_for_image
-from vivit_zoo.weights.load import from_pretrained, read_checkpoint
-from vivit_zoo.weights.report import Checkpoint, LoadReport, WeightsError
-from vivit_zoo.weights.save import push_to_hub, save_pretrained
-from vivit_zoo.weights.start import config_for_start, init_from_image
+from typing import TYPE_CHECKING
+
+from vivit_zoo.system.lazy import import_on_use
+
+if TYPE_CHECKING:
+    from vivit_zoo.weights.load import load_pretrained, read_checkpoint
+    from vivit_zoo.weights.report import Checkpoint, LoadReport, WeightsError
+    from vivit_zoo.weights.save import push_to_hub, save_pretrained
+    from vivit_zoo.weights.start import config_for_image, init_from_image
 
 __all__ = [
     "Checkpoint",
     "LoadReport",
     "WeightsError",
     "config_for_image",
-    "config_for_start",
-    "from_pretrained",
     "init_from_image",
+    "load_pretrained",
     "push_to_hub",
     "read_checkpoint",
     "save_pretrained",
 ]
+
+__getattr__ = import_on_use(
+    __name__,
+    {
+        "load": ["load_pretrained", "read_checkpoint"],
+        "report": ["Checkpoint", "LoadReport", "WeightsError"],
+        "save": ["push_to_hub", "save_pretrained"],
+        "start": ["config_for_image", "init_from_image"],
+    },
+)

@@ -15,19 +15,18 @@ from timm.layers import Mlp, PatchEmbed
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
-from vivit_zoo.model import ViViTConfig
+from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.report import Checkpoint, WeightsError
 
-__all__ = ["config_for_image", "image_checkpoint", "read_npz", "timm_model"]
+__all__ = ["image_checkpoint", "image_config", "read_npz", "timm_model"]
 
 PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 GIVEN = "the given image model"  # one in memory has no other name
 
 
-def config_for_image(image_model: nn.Module | str, *, num_frames: int = 32, **changes: Any) -> ViViTConfig:
-    """See `ViViTConfig.for_image`."""
-    model = timm_model(image_model) if isinstance(image_model, str) else image_model
-    facts = image_facts(model, image_model if isinstance(image_model, str) else GIVEN)
+def image_config(model: nn.Module, source: str = GIVEN, *, num_frames: int = 32, **changes: Any) -> ViViTConfig:
+    """The configuration of a video model that a timm image model fits; see `config_for_image`."""
+    facts = image_facts(model, source)
     patch = facts["tubelet_size"][1:]
     # With a class token each variant takes its own default, which is that token wherever there is one.
     pool = None if facts.pop("global_pool") == "token" else "avg"

@@ -6,21 +6,21 @@ import zipfile
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vivit_zoo.model import ViViT, ViViTConfig
+from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.names import count_blocks
 from vivit_zoo.weights.original import read_video
-from vivit_zoo.weights.report import Checkpoint, Value, WeightsError, check, fill
+from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, check, fill
 from vivit_zoo.weights.resize import resize_kernel, resize_positions
 from vivit_zoo.weights.transformers import transformers_checkpoint
 
-__all__ = ["MODEL_TYPE", "download", "from_pretrained", "local_path", "read_checkpoint", "read_json"]
+__all__ = ["MODEL_TYPE", "download", "load_pretrained", "local_path", "read_checkpoint", "read_json"]
 
 MODEL_TYPE = "vivit_zoo"
 # In the order of preference; a .bin only where there is no safetensors.
@@ -40,16 +40,29 @@ UNSAID = ("variant", "num_frames", "image_size", "order", "sampled_frames", "glo
 NOT_FIELDS = ("model_type", "vivit_zoo_version", "class_names")
 LARGEST = 1 << 24
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def from_pretrained(
+
+def load_pretrained(
+    make: Callable[[ViViTConfig], Model],
     source: str | PathLike[str],
     *,
     revision: str | None = None,
     token: str | bool | None = None,
-    encoder: Callable[..., nn.Module] | None = None,
     **changes: Any,
-) -> ViViT:
-    """See `ViViT.from_pretrained`."""
+) -> tuple[Model, Checkpoint, LoadReport]:
+    """Read a checkpoint, adapt it to the changes, build a model and fill it: what `ViViT.from_pretrained` does.
+
+    Args:
+        make: builds the model from a configuration; called on the meta device first.
+        source, revision, token, **changes: see `ViViT.from_pretrained`.
+
+    Returns:
+        The model, the checkpoint in our terms, and the report of every tensor.
+
+    Raises:
+        WeightsError: if the source cannot be found, read or used.
+    """
     checkpoint = read_checkpoint(source, revision=revision, token=token, **changes)
     changes = {name: value for name, value in changes.items() if not _says(checkpoint.config, name, value)}
     config = checkpoint.config.replace(**changes)
@@ -68,16 +81,13 @@ def from_pretrained(
     # On the meta device first: a broken configuration must not make a model of any size.
     try:
         with torch.device("meta"):
-            skeleton = ViViT(config, encoder)
+            skeleton = make(config)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{checkpoint.source}: no model can be built from its configuration: {error}") from error
     values, new, left = adapt(checkpoint, config, list(skeleton.state_dict()))
     check(skeleton, checkpoint, values, new, left)
-    model = ViViT(config, encoder).eval()
-    model.load_report = fill(model, checkpoint, values, new, left)
-    if config.num_classes == checkpoint.config.num_classes:
-        model.class_names = checkpoint.class_names
-    return model
+    model = make(config)
+    return model, checkpoint, fill(model, checkpoint, values, new, left)
 
 
 def _says(config: ViViTConfig, name: str, value: Any) -> bool:

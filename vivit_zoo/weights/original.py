@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vivit_zoo.model import ViViTConfig
+from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.flax import flatten_tree, read_msgpack
 from vivit_zoo.weights.names import Table, count_blocks, import_tensors, nest
 from vivit_zoo.weights.report import Checkpoint, WeightsError

@@ -4,15 +4,15 @@ import dataclasses
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vivit_zoo.model import ViViTConfig
+from vivit_zoo.config import ViViTConfig
 from vivit_zoo.tokens import ClassToken
 
-__all__ = ["Checkpoint", "LoadReport", "Value", "WeightsError", "check", "fill"]
+__all__ = ["Checkpoint", "LoadReport", "Value", "WeightsError", "check", "config_of", "fill"]
 
 
 class WeightsError(ValueError):
@@ -47,10 +47,23 @@ class Checkpoint:
     class_position: Tensor | None = None
 
     @classmethod
-    def of_model(cls, model: nn.Module, config: ViViTConfig, source: str) -> "Checkpoint":
-        """The weights of a ViViT in memory."""
+    def of_model(cls, model: nn.Module, source: str = "the given ViViT") -> "Checkpoint":
+        """The weights of a ViViT in memory, a module with a `config`."""
         tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-        return cls(source, config, tensors, {name: (name,) for name in tensors})
+        names = getattr(model, "class_names", None)
+        return cls(source, config_of(model), tensors, {name: (name,) for name in tensors}, class_names=names)
+
+
+def config_of(model: Any) -> ViViTConfig:
+    """The configuration of a ViViT, which is known by it.
+
+    Raises:
+        TypeError: if the object has none.
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(config, ViViTConfig):
+        raise TypeError(f"a {type(model).__name__} is not a ViViT; ViViT(config_for_image(source)) builds one")
+    return config
 
 
 class Value(NamedTuple):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import tempfile
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-import vivit_zoo
-from vivit_zoo.model import ViViT
 from vivit_zoo.weights.load import MODEL_TYPE
-from vivit_zoo.weights.report import WeightsError
+from vivit_zoo.weights.report import Checkpoint, WeightsError
 from vivit_zoo.weights.transformers import to_transformers
 
 __all__ = ["model_card", "push_to_hub", "save_pretrained"]
@@ -21,17 +20,17 @@ __all__ = ["model_card", "push_to_hub", "save_pretrained"]
 FORMATS = ("vivit_zoo", "transformers")
 
 
-def save_pretrained(model: ViViT, folder: str | PathLike[str], format: str = "vivit_zoo") -> None:
-    """See `ViViT.save_pretrained`."""
+def save_pretrained(checkpoint: Checkpoint, folder: str | PathLike[str], format: str = "vivit_zoo") -> None:
+    """Write config.json and model.safetensors; see `ViViT.save_pretrained`."""
     if format not in FORMATS:
         raise ValueError(f"format {format!r} is unknown; choose from {', '.join(FORMATS)}")
     extra: dict[str, Any] = {}
     if format == "transformers":
-        config, tensors, extra["preprocessor_config.json"] = to_transformers(model)
+        config, tensors, extra["preprocessor_config.json"] = to_transformers(checkpoint)
     else:
-        config = {"model_type": MODEL_TYPE, "vivit_zoo_version": vivit_zoo.__version__}
-        config |= dataclasses.asdict(model.config) | {"class_names": model.class_names}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        config = {"model_type": MODEL_TYPE, "vivit_zoo_version": version("vivit-zoo")}
+        config |= dataclasses.asdict(checkpoint.config) | {"class_names": checkpoint.class_names}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     folder = Path(folder)
     texts = {name: json.dumps(content, indent=2) + "\n" for name, content in {"config.json": config, **extra}.items()}
     try:
@@ -48,7 +47,7 @@ def save_pretrained(model: ViViT, folder: str | PathLike[str], format: str = "vi
 
 
 def push_to_hub(
-    model: ViViT,
+    checkpoint: Checkpoint,
     repo_id: str,
     *,
     format: str = "vivit_zoo",
@@ -64,8 +63,8 @@ def push_to_hub(
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
-            save_pretrained(model, folder, format)
-            (Path(folder) / "README.md").write_text(model_card(model, repo_id, format))
+            save_pretrained(checkpoint, folder, format)
+            (Path(folder) / "README.md").write_text(model_card(checkpoint, repo_id, format))
             commit = api.upload_folder(
                 repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
             )
@@ -74,11 +73,11 @@ def push_to_hub(
     return str(commit.commit_url)
 
 
-def model_card(model: ViViT, repo_id: str, format: str = "vivit_zoo") -> str:
+def model_card(checkpoint: Checkpoint, repo_id: str, format: str = "vivit_zoo") -> str:
     """README.md for the hub: what the model is, how to load it, what it expects."""
-    config = model.config
+    config = checkpoint.config
     library = "transformers" if format == "transformers" else "vivit_zoo"
-    count = sum(parameter.numel() for parameter in model.parameters())
+    count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     fields = "\n".join(
         f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items() if value is not None
     )

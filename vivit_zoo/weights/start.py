@@ -9,14 +9,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from vivit_zoo.model import ViViT, ViViTConfig
-from vivit_zoo.weights.image import GIVEN, config_for_image, image_checkpoint, read_npz, timm_model
+from vivit_zoo.config import ViViTConfig
+from vivit_zoo.weights.image import GIVEN, image_checkpoint, image_config, read_npz, timm_model
 from vivit_zoo.weights.load import download, local_path, read_checkpoint, read_json
 from vivit_zoo.weights.original import read_image
-from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, fill
+from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, config_of, fill
 from vivit_zoo.weights.resize import Tubelet, inflate_kernel, resize_kernel, resize_positions
 
-__all__ = ["config_for_start", "init_from_image"]
+__all__ = ["config_for_image", "init_from_image"]
+
+Source = nn.Module | str | PathLike[str]
 
 Positions = Literal["tile", "resize", "resize_tile"]
 Temporal = Literal["zero_out", "copy", "zero", "random"]
@@ -25,8 +27,8 @@ SPATIAL, TEMPORAL = "encoder.spatial.", "encoder.temporal."
 
 
 def init_from_image(
-    model: ViViT,
-    source: ViViT | nn.Module | str | PathLike[str],
+    model: nn.Module,
+    source: Source,
     tubelet: Tubelet = "central_frame",
     positions: Positions = "tile",
     temporal: Temporal = "zero_out",
@@ -34,7 +36,7 @@ def init_from_image(
 ) -> LoadReport:
     """Give a model the weights of an image model, in place; what an image model cannot give stays as it is.
 
-    Paper section 3.4. `ViViTConfig.for_image` makes a configuration that fits the image model. The head stays the
+    Paper section 3.4. `config_for_image` makes a configuration that fits the image model. The head stays the
     model's own; so does the whole temporal encoder of the factorised encoder, unless the source is one too.
 
     Args:
@@ -65,10 +67,7 @@ def init_from_image(
         ValueError: on an unknown rule.
         TypeError: if the model is no ViViT, or the source none of these.
     """
-    if not isinstance(model, ViViT):
-        raise TypeError(
-            f"model is a {type(model).__name__}, not a ViViT to start; ViViT(ViViTConfig.for_image(...)) makes one"
-        )
+    config = config_of(model)
     rules = (("tubelet", tubelet, Tubelet), ("positions", positions, Positions), ("temporal", temporal, Temporal))
     for name, given, known in rules:
         if given not in get_args(known):
@@ -83,7 +82,7 @@ def init_from_image(
         class_token = "keep" if original and image and f"{SPATIAL}norm.weight" in state else "copy"
     values: dict[str, Value] = {}
     new: dict[str, str] = {}
-    rule = _Rules(model.config, state, checkpoint, tubelet, positions, temporal, class_token)
+    rule = _Rules(config, state, checkpoint, tubelet, positions, temporal, class_token)
     for name in state:
         value = rule.value(name)
         if isinstance(value, str):
@@ -237,41 +236,42 @@ class _Rules:
         return left
 
 
-def config_for_start(source: ViViT | nn.Module | str | PathLike[str], **changes: Any) -> ViViTConfig:
-    """The configuration of a model that `init_from_image` can start from a source.
+def config_for_image(source: Source, **changes: Any) -> ViViTConfig:
+    """The configuration of a video model that `init_from_image` can start from a source.
 
-    That of an image model is as `ViViTConfig.for_image` makes it, that of a ViViT its own.
+    For an image model: its width, depth, heads, activation, norms and patches; 32 frames; tubelets of 2 frames, or of 1
+    where `num_frames` is odd; its pooling where the variant has it. For a ViViT: its own configuration.
 
     Args:
         source: as for `init_from_image`.
-        **changes: fields that shall be others.
+        **changes: any field of `ViViTConfig` to set, such as `variant`, `num_frames`, `num_classes`, `tubelet_size`.
 
     Raises:
         WeightsError: if the source cannot be read, is no plain ViT, or does not say what it is.
     """
     found, name = _open(source)
     if isinstance(found, nn.Module):
-        return config_for_image(found, **changes)
+        return image_config(found, name, **changes)
     if isinstance(found, Checkpoint):
         return found.config.replace(**changes)
     raise WeightsError(f"{name} is an original image checkpoint, which does not say what model it is of; build one")
 
 
-def _read_source(model: ViViT, source: ViViT | nn.Module | str | PathLike[str]) -> tuple[Checkpoint, bool]:
+def _read_source(model: nn.Module, source: Source) -> tuple[Checkpoint, bool]:
     """The source in our terms, and whether it is an original checkpoint."""
     found, name = _open(source)
     if isinstance(found, nn.Module):
         return image_checkpoint(found, name), False
     if isinstance(found, Checkpoint):
         return found, False
-    t, h, w = model.config.grid
+    t, h, w = config_of(model).grid
     return read_image(found, (1 if f"{SPATIAL}norm.weight" in model.state_dict() else t, h, w)), True
 
 
-def _open(source: ViViT | nn.Module | str | PathLike[str]) -> tuple[nn.Module | Checkpoint | Path, str]:
+def _open(source: Source) -> tuple[nn.Module | Checkpoint | Path, str]:
     """An image model, a ViViT in our terms, or the file of an original image checkpoint; and what to call it."""
-    if isinstance(source, ViViT):
-        return Checkpoint.of_model(source, source.config, "the given ViViT"), "the given ViViT"
+    if isinstance(source, nn.Module) and isinstance(getattr(source, "config", None), ViViTConfig):
+        return Checkpoint.of_model(source), "the given ViViT"
     if isinstance(source, nn.Module):
         return source, GIVEN
     path, name = local_path(source), str(source)
@@ -299,10 +299,10 @@ def _is_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _check_alike(model: ViViT, checkpoint: Checkpoint) -> None:
+def _check_alike(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Refuse what shapes do not show, such as another number of heads; note small differences."""
-    mine, theirs = model.config, checkpoint.config
-    hint = "; ViViTConfig.for_image makes a configuration that fits"
+    mine, theirs = config_of(model), checkpoint.config
+    hint = "; config_for_image makes a configuration that fits"
     wrong = [
         f"{name} {getattr(theirs, name)}, the model {getattr(mine, name)}"
         for name in ("dim", "depth", "num_heads", "in_chans", "pre_norm")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vivit_zoo.model import ViViT, ViViTConfig
+from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.names import Table, count_blocks, export_tensors, import_tensors
 from vivit_zoo.weights.original import as_original, fold_class_positions
 from vivit_zoo.weights.report import Checkpoint, WeightsError
@@ -180,7 +180,7 @@ def class_names(config: Mapping[str, Any], ours: ViViTConfig) -> list[str] | Non
     return names if len(names) == count > 0 and names != [f"LABEL_{i}" for i in range(count)] else None
 
 
-def to_transformers(model: ViViT) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+def to_transformers(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     """config.json, tensors and preprocessor_config.json for `VivitForVideoClassification`.
 
     The class token keeps the position that was folded into it; the position of its own is zero.
@@ -188,7 +188,7 @@ def to_transformers(model: ViViT) -> tuple[dict[str, Any], dict[str, Tensor], di
     Raises:
         WeightsError: for what transformers' ViViT does not have.
     """
-    config = model.config
+    config = checkpoint.config
     wrong = [
         f"{name} {getattr(config, name)!r}"
         for name, allowed in {
@@ -208,7 +208,7 @@ def to_transformers(model: ViViT) -> tuple[dict[str, Any], dict[str, Tensor], di
     if wrong:
         raise WeightsError(f"transformers has no ViViT with {', '.join(wrong)}; save in our own format")
     height, width = config.frame_size
-    names = model.class_names or [f"LABEL_{i}" for i in range(labels)]
+    names = checkpoint.class_names or [f"LABEL_{i}" for i in range(labels)]
     theirs = {
         "architectures": ["VivitForVideoClassification"],
         "model_type": "vivit",
@@ -228,7 +228,7 @@ def to_transformers(model: ViViT) -> tuple[dict[str, Any], dict[str, Tensor], di
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
     }
-    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.cpu() for name, tensor in checkpoint.tensors.items()}
     tensors["encoder.pos_embed.table"] = as_original(tensors["encoder.pos_embed.table"])
     t, h, w = config.tubelet_size
     preprocessor = {

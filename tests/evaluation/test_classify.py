@@ -1,0 +1,232 @@
+"""From files to classes: views and their order, averaging, names, and the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import randomise, tiny_config
+from tests.footage import X264, numbers_of, write_video
+from vivit_zoo import ViViT
+from vivit_zoo.cli import main
+from vivit_zoo.evaluation.classify import class_names, classify, top_classes
+from vivit_zoo.evaluation.evaluate import average_views
+from vivit_zoo.video.clips import Views, clip_indices, clip_offsets
+from vivit_zoo.video.preprocess import Preprocess
+from vivit_zoo.video.reader import VideoError, read_video
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    return [str(write_video(folder / f"{count}.mp4", count, **X264["b_frames"])) for count in (60, 25, 1)]
+
+
+@pytest.fixture
+def model():
+    return randomise(ViViT(tiny_config())).eval()
+
+
+@pytest.fixture
+def from_pretrained(model, monkeypatch):
+    """The command line loads `model`, whatever the source."""
+    sources = []
+    monkeypatch.setattr(ViViT, "from_pretrained", lambda source: sources.append(source) or model, raising=False)
+    return sources
+
+
+def test_views_are_averaged_as_raw_logits():
+    views = torch.randn(2, 5, 1, 3, 4, 4)
+
+    def model(video):
+        return video.flatten(1)[:, :7]
+
+    expected = sum(model(views[:, v]) for v in range(5)) / 5
+    torch.testing.assert_close(average_views(model, views), expected)
+    torch.testing.assert_close(average_views(model, iter(views.unbind(1))), expected)
+    heads = average_views(lambda video: {"verb": model(video), "noun": -model(video)}, views)
+    torch.testing.assert_close(heads["noun"], -expected)
+    assert list(heads) == ["verb", "noun"]
+    with pytest.raises(ValueError, match=r"views have the axes \(b, v, c, t, h, w\); got shape \(1, 2\)"):
+        average_views(model, torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="no views"):
+        average_views(model, [])
+
+
+def test_views_come_crop_by_crop_and_clip_by_clip(videos):
+    preprocess = Preprocess((48, 48), 48)  # the video's own height: no resizing
+    views = list(Views(clips=4, crops=3, frames=8, stride=3).read(videos[0], preprocess))
+    assert len(views) == 12
+    frames = read_video(videos[0])
+    expected = []
+    for left in (0, 8, 16):
+        for start in (0, 12, 24, 36):
+            clip = torch.from_numpy(frames[start : start + 24 : 3, :, left : left + 48])
+            expected.append(clip.permute(3, 0, 1, 2)[None] / 127.5 - 1)
+    for view, wanted in zip(views, expected, strict=True):
+        assert torch.equal(view, wanted)
+
+
+@pytest.mark.parametrize(("clips", "crops"), [(1, 1), (4, 3), (2, 1)])
+@pytest.mark.parametrize("style", ["original", "transformers"])
+def test_classify_equals_the_steps_by_hand(videos, model, clips, crops, style):
+    preprocess, views = Preprocess((8, 12), style=style), Views(clips=clips, crops=crops, frames=6, stride=4)
+    for path in videos if clips < 4 else videos[:1]:
+        frames = read_video(path)
+        logits = []
+        for offset in clip_offsets(len(frames), clips, 6, 4):
+            clip = frames[clip_indices(len(frames), offset, 6, 4)]
+            logits += [model(view[None]) for view in preprocess.views(clip, crops)]
+        expected = torch.cat(logits).mean(0)
+        torch.testing.assert_close(classify(model, path, views, preprocess), expected)
+
+
+def test_gray_models_get_the_luma(videos):
+    seen = []
+    classify(
+        lambda video: seen.append(video) or video.flatten(1),
+        videos[0],
+        Views(crops=1, clips=1, frames=3),
+        Preprocess(48, 48),
+        gray=True,
+    )
+    assert seen[0].shape == (1, 1, 3, 48, 48)
+
+
+def test_short_videos(videos):
+    preprocess = Preprocess(48, 48)
+    with pytest.raises(VideoError, match=r"25\.mp4: 25 frames are too few: 32 with stride 2 from frame 0 need 63"):
+        list(Views(policy="error").read(videos[1], preprocess))
+    seen = {}
+    for policy in ("repeat_last", "wrap"):
+        (view,) = Views(clips=1, crops=1, frames=20, policy=policy).read(videos[1], Preprocess((48, 64), 48))
+        pixels = ((view[0].permute(1, 2, 3, 0) + 1) * 127.5).round().numpy().astype(np.uint8)
+        seen[policy] = numbers_of(pixels)
+    assert seen["repeat_last"] == [*range(0, 25, 2), *[24] * 7]
+    assert seen["wrap"] == [number % 25 for number in range(0, 40, 2)]
+
+
+def test_wrong_views():
+    for changes, message in {
+        "crops": "2 crops cannot be taken",
+        "clips": "clips 0 is not positive",
+        "frames": "a clip of 0 frames",
+        "stride": "stride 0 is empty",
+        "policy": "policy 'no' is unknown",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            Views(**{changes: {"crops": 2, "policy": "no"}.get(changes, 0)})
+
+
+def test_top_classes_are_softmax_probabilities():
+    best = top_classes(torch.tensor([0.0, 2.0, 1.0]), ["a", "b", "c"], 2)
+    assert [(one["class"], one["name"]) for one in best] == [(1, "b"), (2, "c")]
+    total = 1 + np.e + np.e**2
+    np.testing.assert_allclose([one["probability"] for one in best], [np.e**2 / total, np.e / total], rtol=1e-6)
+    assert [one["name"] for one in top_classes(torch.arange(2.0))] == ["class 1", "class 0"]
+
+
+def test_class_names():
+    model = ViViT(tiny_config(num_classes=400))
+    assert class_names(model)[116] == "eating spaghetti"  # Kinetics-400, as the official weights
+    model.class_names = [f"my class {number}" for number in range(400)]
+    assert class_names(model) is model.class_names
+    assert class_names(ViViT(tiny_config(num_classes=5))) is None
+
+
+def test_command_line_prints_classes_with_probabilities(videos, from_pretrained, model, capsys):
+    model.class_names = ["walking", "running", "eating", "sleeping", "reading"]
+    assert main(["classify", videos[0], "--checkpoint", "some/model", "--top", "2", "--views", "2x3"]) == 0
+    assert from_pretrained == ["some/model"]
+    logits = classify(model, videos[0], Views(clips=2, crops=3, frames=6), Preprocess((8, 12)))
+    best = top_classes(logits, model.class_names, 2)
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == videos[0]
+    assert [line.split() for line in lines[1:]] == [[f"{one['probability']:.2%}", one["name"]] for one in best]
+    assert err == ""
+
+
+def test_one_bad_file_does_not_stop_the_others(videos, from_pretrained, capsys, tmp_path):
+    text = tmp_path / "page.mp4"
+    text.write_text("<html>")
+    paths = [videos[0], str(text), str(tmp_path / "none.mp4"), videos[1]]
+    assert main(["classify", *paths, "--checkpoint", "m", "--views", "1x1", "--json"]) == 1
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["video"] for row in rows] == paths
+    assert ["error" in row for row in rows] == [False, True, True, False]
+    assert [len(row["classes"]) for row in rows if "classes" in row] == [5, 5]
+    np.testing.assert_allclose(sum(one["probability"] for one in rows[0]["classes"]), 1, rtol=1e-5)
+    assert f"vivit-zoo: {text}: a text file, not a video; it begins '<html>'" in err
+    assert f"vivit-zoo: {tmp_path / 'none.mp4'}: there is no such file" in err
+    assert "100%" in err  # progress
+
+
+def test_options_reach_their_places(videos, from_pretrained, model, capsys):
+    def probabilities(*options):
+        assert main(["classify", videos[0], "--checkpoint", "m", "--json", "--views", "1x1", *options]) == 0
+        return json.loads(capsys.readouterr().out)["classes"]
+
+    for options, views, style in [
+        ([], {}, "original"),
+        (["--stride", "5"], {"stride": 5}, "original"),
+        (["--preprocessing", "transformers"], {}, "transformers"),
+        (["--stride", "30", "--policy", "wrap"], {"stride": 30, "policy": "wrap"}, "original"),
+        (["--device", "cpu"], {}, "original"),
+    ]:
+        logits = classify(
+            model, videos[0], Views(clips=1, crops=1, frames=6, **views), Preprocess((8, 12), style=style)
+        )
+        assert probabilities(*options) == top_classes(logits), options
+    assert main(["classify", videos[0], "--checkpoint", "m", "--stride", "30", "--policy", "error"]) == 1
+
+
+def test_a_model_in_training_mode_is_taken_out_of_it(videos, monkeypatch):
+    model = ViViT(tiny_config(drop=0.5)).train()
+    monkeypatch.setattr(ViViT, "from_pretrained", lambda source: model, raising=False)
+    assert main(["classify", videos[0], "--checkpoint", "m", "--views", "1x1"]) == 0
+    assert not model.training
+
+
+def test_several_heads(videos, monkeypatch, capsys):
+    model = randomise(ViViT(tiny_config(num_classes={"noun": 4, "verb": 3}))).eval()
+    monkeypatch.setattr(ViViT, "from_pretrained", lambda source: model, raising=False)
+    arguments = ["classify", videos[0], "--checkpoint", "m", "--views", "1x1", "--top", "2"]
+    assert main([*arguments, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert {head: len(classes) for head, classes in row["classes"].items()} == {"noun": 2, "verb": 2}
+    assert main(arguments) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["noun", "noun", "verb", "verb"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--views", "4x2"], "2 crops cannot be taken"),
+        (["--views", "0x3"], "clips 0 is not positive"),
+        (["--top", "0"], "--top 0 is not positive"),
+        (["--stride", "0"], "stride 0 is empty"),
+        (["--device", "abacus"], "--device abacus cannot be used"),
+    ],
+)
+def test_wrong_arguments(videos, from_pretrained, capsys, arguments, message):
+    assert main(["classify", videos[0], "--checkpoint", "m", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_arguments_that_argparse_knows(capsys):
+    for arguments in (["--views", "four"], ["--policy", "x"], ["--preprocessing", "x"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(["classify", "a.mp4", "--checkpoint", "m", *arguments])
+        assert exit_.value.code == 2
+    assert "'four' is not CLIPSxCROPS, such as 1x1 or 4x3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("changes", "message"), [({"num_classes": 0}, "no head"), ({"in_chans": 5}, "5 channels")])
+def test_models_that_cannot_classify_videos(videos, monkeypatch, capsys, changes, message):
+    model = ViViT(tiny_config(**changes))
+    monkeypatch.setattr(ViViT, "from_pretrained", lambda source: model, raising=False)
+    assert main(["classify", videos[0], "--checkpoint", "m"]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,206 @@
+"""The experiments run from end to end, on sets far too small to learn from."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch.nn.attention.flex_attention import flex_attention
+
+from vivit_zoo import ViViT
+from vivit_zoo.bench.report import Case, Speed
+from vivit_zoo.datasets import NumberedDigits
+from vivit_zoo.studies.cells import Cell
+from vivit_zoo.studies.study import plan_study, run_cell
+from vivit_zoo.video.preprocess import normalise
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def experiment(monkeypatch, tmp_path):
+    """An experiment's module by name; what it keeps between calls goes to a folder of the test's."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+
+    def load(name):
+        module = importlib.import_module(name)
+        monkeypatch.setattr(module, "CACHE", tmp_path, raising=False)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """`experiments/benchmark.py`."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    return importlib.import_module("benchmark")
+
+
+def shrink(base, **changes):
+    return dataclasses.replace(
+        base.change_model(dim=24, depth=1, temporal_depth=1),
+        **({"steps": 2, "batch_size": 4, "eval_every": 1, "eval_clips": 4, "device": "cpu", "workers": 0} | changes),
+    )
+
+
+def test_the_same_clips_come_from_memory_and_from_each_layout_of_files(experiment, tmp_path, capsys):
+    from_disk = experiment("from_disk")
+    data = dataclasses.replace(from_disk.FROM_DISK.data, train_clips=24, test_clips=12)
+    base = shrink(from_disk.FROM_DISK, data=data)
+    settings = from_disk.settings(base)
+    assert "digits-24-12: 36 clips in" in capsys.readouterr().out
+    assert from_disk.settings(base) == settings
+    assert "clips in" not in capsys.readouterr().out  # rendered once
+
+    memory, *files = [setting.train.data.build(base.model.input_shape) for setting in settings]
+    for split in ("train", "test"):
+        drawn = [(video, memory.classes[label]) for video, label in getattr(memory, split)]
+        for one in files:
+            for video, label in getattr(one, split):
+                differences = [(normalise(video.squeeze()) - other.squeeze()).abs().mean() for other, _ in drawn]
+                assert min(differences) < 0.02
+                assert drawn[torch.stack(differences).argmin()][1] == one.classes[label]
+
+    assert [setting.name for setting in settings] == ["memory", "list file", "folder by class", "WebDataset shards"]
+    for setting in settings:
+        cell = Cell(setting, 0, tmp_path)
+        run_cell(cell, threads=1)
+        assert cell.result["loader_clips_per_second"] > 0
+        assert cell.result["model_clips_per_second"] >= cell.result["clips_per_second"] * 0.99
+
+
+def test_an_image_start_begins_where_the_image_model_ended(experiment, monkeypatch, capsys):
+    still_digits, image_start = experiment("still_digits"), experiment("image_start")
+    monkeypatch.setattr(still_digits, "PRETRAINING", still_digits.PRETRAINING | {"images": 64, "warmup_steps": 0})
+    settings = image_start.settings(shrink(image_start.NUMBERED))
+    folder = Path(settings[1].train.start.source)
+    weights = folder / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert image_start.settings(shrink(image_start.NUMBERED)) == settings
+    assert weights.stat().st_mtime_ns == before  # trained once
+    assert "knows of the test split's digits number " in capsys.readouterr().out
+
+    model = ViViT(settings[1].train.model.replace(num_frames=1, tubelet_size=(1, 8, 8))).eval()
+    assert not settings[1].train.start.init(model).notes  # such as of another activation
+    vit = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    image = torch.stack([image for image, _ in still_digits.StillDigits("test", 3)])
+    frame = model.encoder.spatial(model.tubelet_embed(image[:, :, None]))
+    assert torch.allclose(frame[:, 0], vit(image), atol=1e-5)
+
+
+def test_a_still_digit_is_a_moving_one_that_stands(experiment):
+    still, moving = experiment("still_digits").StillDigits("test", 40), NumberedDigits("test", 40)
+    for index in range(40):
+        drawn, like = still._draw(index), moving._draw(index)
+        assert all(np.array_equal(drawn[name], like[name]) for name in ("digit", "size", "place", "angle"))
+        label = still[index][1]
+        assert label["number"] == moving[index][1]["number"]
+        x, y = like["place"][0]
+        assert label["column"] <= x / 4 < label["column"] + 1
+        assert label["row"] <= y / 4 < label["row"] + 1
+    assert still[3][0].shape == (1, 32, 32)
+
+
+STUDIES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if "def settings(" in path.read_text())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_study_can_be_planned(experiment, monkeypatch, tmp_path, name):
+    """Every row builds and fits its data; the docstring asks a question and gives the command."""
+    monkeypatch.setattr(experiment("still_digits"), "pretrained", lambda model: "runs/still-digits-0")
+    monkeypatch.delitem(sys.modules, name, raising=False)  # else it would have the real one
+    module = experiment(name)
+    last = re.search(r"run_from_command_line\(__doc__, (\w+), settings, out=\"(.*?)\"[,)]", inspect.getsource(module))
+    assert last[2] == f"runs/{name}"
+    assert module.__doc__.splitlines()[0].endswith("?")
+    assert f"python experiments/{name}.py" in module.__doc__
+    if name != "from_disk":  # whose files are rendered, and read, in a test of their own
+        assert len(plan_study(module.settings(getattr(module, last[1])), range(2), tmp_path)) >= 4
+
+
+def test_attention_is_measured_where_the_digit_is(experiment, tmp_path, monkeypatch, capsys):
+    attention = experiment("attention")
+    monkeypatch.setattr(attention, "CLIPS", 6)
+    settings = attention.settings(shrink(attention.BASE))
+    cells = [Cell(setting, seed, tmp_path) for seed in (0, 1) for setting in settings]
+    for cell in cells:
+        run_cell(cell, threads=1)
+    attention.draw(cells[:4], tmp_path)
+    assert "interval over clips, one seed" in (tmp_path / "preference.md").read_text()
+    attention.draw(cells, tmp_path)
+    text = (tmp_path / "preference.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "standard deviation over seeds" in text
+    assert [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:6]] == [one.name for one in settings]
+    assert (tmp_path / "sheet.png").stat().st_size > 5000
+
+
+def test_preference_is_share_over_area(experiment):
+    attention = experiment("attention")
+    model = ViViT(attention.BASE.model)
+    video = torch.full((2, 1, 16, 32, 32), -1.0)
+    video[0, :, 2:4, :8, 8:24] = 1.0  # two tubelets of 128
+    video[1, :, 4, 8:16, 8:12] = 1.0  # a quarter of one
+    cover = attention.covered(video, model)
+    assert cover[0].nonzero().tolist() == [[1, 1], [1, 2]]
+    assert cover[1].nonzero().tolist() == [[2, 5]]
+    assert cover[1, 2, 5] == 0.25
+    shares = torch.full((2, 8, 16), 1 / 128)
+    torch.testing.assert_close(attention.preference(shares, cover), torch.ones(2))
+    torch.testing.assert_close(attention.preference(2 * cover, cover), torch.tensor([64.0, 128.0]))
+
+
+def test_each_part_of_the_benchmark_has_cases_with_candidates(benchmark):
+    plans = {name: part(partial(benchmark.case_of, "B/16x2", "cpu"), 224) for name, part in benchmark.PARTS.items()}
+    for plan in plans.values():
+        assert all(len({one.name for one in models}) == len(models) >= 2 for _, models in plan)
+    assert {case.dtype for case, _ in plans["inference"]} == {"float32", "bfloat16"}
+    assert [case.shape[2] for case, _ in plans["frames"]] == [8, 16, 32, 64, 128]
+    assert [case.shape[3] for case, _ in plans["sides"]] == [128, 160, 224, 288, 384]
+    assert all("joint, checkpointing" in {one.name for one in models} for _, models in plans["training"])
+    assert {case.shape[0] for case, _ in plans["gpu"]} == {1, 4, 16, 64}
+
+
+def test_numbers_of_another_device_do_not_replace_those_of_the_page(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "campaign", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "gpu", "--device", "cpu"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "benchmarks/gpu is for numbers of cuda: say --out" in capsys.readouterr().err
+
+
+def test_growth_is_the_exponent_over_tokens(benchmark):
+    """Of time over all sizes, 1.43 of these; of memory between the two largest, as small ones share a floor."""
+    cases = {t: Case(shape=(1, 3, t, 32, 32)) for t in (64, 8, 32)}
+    speeds = [
+        Speed(candidate="one", compile=False, case=cases[t], seconds=(seconds,), peak_bytes=7 * max(t, 32))
+        for t, seconds in {64: 16.0, 8: 1.0, 32: 16.0}.items()
+    ]
+    failed = Speed(candidate="two", compile=False, case=cases[8], failure="OOM")
+    alone = Speed(candidate="three", compile=False, case=cases[8], seconds=(1.0,), peak_bytes=7)
+    assert benchmark.growth([*speeds, failed, alone]).splitlines()[2:] == ["| one | 1.43 | 1.00 |"]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_kernels_are_forms_of_the_same_function(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    kernels = importlib.import_module("kernels")
+    monkeypatch.setattr(kernels, "TOKENS", 196)  # the grid of four frames has as many
+    monkeypatch.setattr(kernels, "MODEL", {"name": "S/16x2", "num_frames": 4, "image_size": 32})
+    monkeypatch.setattr(kernels, "compiled_flex_attention", flex_attention)  # a compiler need not be there
+    with torch.inference_mode():
+        for name, (x, forms, exact) in kernels.groups(torch.float32).items():
+            first, *others = (form(x) for form in forms.values())
+            for form, out in zip([*forms][1:], others, strict=True):
+                if out.shape == first.shape and "another function" not in form and "without" not in form:
+                    torch.testing.assert_close(out, first, rtol=1e-4, atol=1e-4, msg=f"{name}: {form}")
+            if exact:
+                torch.testing.assert_close(first.double(), exact(x.double()), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,33 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+
+def test_peak_memory_is_of_this_process_alone():
+    """A process starts with the peak of the one that started it, for getrusage, which is not to be asked."""
+    torch.ones(150_000_000).sum()  # 600 MB at once, here
+    code = (
+        "import torch; from vivit_zoo.system.machine import PeakMemory; "
+        "print(PeakMemory(torch.device('cpu')).peak_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process keeps its peak")
+def test_peak_memory_forgets_what_was_before():
+    """Such as a model in float32 on its way to bfloat16."""
+    code = """if True:
+        import torch
+        from vivit_zoo.system.machine import PeakMemory
+        small = torch.ones(300_000_000, dtype=torch.uint8)[:10].clone()
+        many = [torch.ones(100_000) for _ in range(500)]
+        del many
+        memory = PeakMemory(torch.device("cpu"))
+        torch.ones(25_000_000)
+        print(memory.peak_bytes())
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 99e6 < int(done.stdout) < 120e6

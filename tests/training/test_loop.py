@@ -1,0 +1,386 @@
+"""The training loop in one process: resuming, repeating, signals, options. Several processes: test_distributed.py."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import tiny_config
+from vivit_zoo import ViViT
+from vivit_zoo.datasets import DataConfig, MovingDigits
+from vivit_zoo.studies.study import BASE
+from vivit_zoo.training import loop as train_module
+from vivit_zoo.training.checkpoint import Checkpoints, read_metrics
+from vivit_zoo.training.loop import Start, TrainConfig, train
+
+PACE = {"clips_per_second", "loader_clips_per_second", "model_clips_per_second"}
+
+
+def small(**changes):
+    """A run of seconds that has dropout, so that the random state matters too."""
+    fields = {
+        "model": BASE.model.replace(dim=24, depth=1, drop=0.1),
+        "data": DataConfig(test_clips=16),
+        "steps": 6,
+        "batch_size": 8,
+        "eval_every": 2,
+        "warmup_steps": 2,
+        "device": "cpu",
+    }
+    return dataclasses.replace(BASE, **(fields | changes))
+
+
+def metrics(folder):
+    """What the run wrote, but for the times it took."""
+    return [
+        {name: value for name, value in line.items() if name not in PACE}
+        for line in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
+def last(folder):
+    checkpoint = Checkpoints(folder / "checkpoints").newest()
+    assert checkpoint is not None
+    return checkpoint
+
+
+def assert_same_run(one, other):
+    """Weights, averages and optimiser state bit for bit, random state, and every line of the metrics."""
+    a, b = last(one), last(other)
+    for name in ("model", "average"):
+        assert a.get(name, {}).keys() == b.get(name, {}).keys()
+        for key in a.get(name, {}):
+            assert torch.equal(a[name][key], b[name][key]), f"{name} {key}"
+    for key, state in a["optimizer"]["state"].items():
+        for slot, tensor in state.items():
+            assert torch.equal(tensor, b["optimizer"]["state"][key][slot]), f"{slot} of {key}"
+    assert torch.equal(a["random"][0]["cpu"], b["random"][0]["cpu"])
+    assert (a["step"], a["best"]) == (b["step"], b["best"])
+    assert metrics(one) == metrics(other)
+
+
+def test_a_run_that_broke_off_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    config = small(ema=0.9, mixup=0.2, accumulate=2)
+    whole = train(config, tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    calls, evaluate = [], train_module.evaluate
+
+    def stop_at_second(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Stop  # after step 4, before its checkpoint: the run loses two steps
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(train_module, "evaluate", stop_at_second)
+    with pytest.raises(Stop):
+        train(config, tmp_path / "stopped")
+    monkeypatch.setattr(train_module, "evaluate", evaluate)
+    assert last(tmp_path / "stopped")["step"] == 2
+    resumed = train(config, tmp_path / "stopped")
+
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert [line["step"] for line in metrics(tmp_path / "stopped")] == [2, 4, 6]
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.fixture
+def usual_signals():
+    """As in a terminal: what is started in the background ignores Ctrl-C, and so does a run there."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_saves(tmp_path, monkeypatch, number):
+    train(small(ema=0.5), tmp_path / "whole")
+    clip_grad_norm, steps = torch.nn.utils.clip_grad_norm_, []
+
+    def signal_in_step_3(*args):
+        steps.append(1)
+        if len(steps) == 3:
+            os.kill(os.getpid(), number)
+        return clip_grad_norm(*args)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", signal_in_step_3)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as stopped:
+        train(small(ema=0.5), tmp_path / "stopped")
+    if number == signal.SIGTERM:
+        assert stopped.value.code == 143
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert last(tmp_path / "stopped")["step"] == 3  # nothing is lost, although the next evaluation was a step away
+    train(small(ema=0.5), tmp_path / "stopped")
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_a_signal_in_the_last_evaluation_is_not_lost(tmp_path, monkeypatch):
+    """The long test would follow, for which a job that was told to end has no time."""
+    evaluate = train_module.evaluate
+
+    def told(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(train_module, "evaluate", told)
+    with pytest.raises(SystemExit, match="143"):
+        train(small(steps=2), tmp_path)
+    assert last(tmp_path)["step"] == 2
+    monkeypatch.setattr(train_module, "evaluate", evaluate)
+    assert len(train(small(steps=2), tmp_path).test()) == 16
+
+
+RUN = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.training.test_loop import small, train
+torch.set_num_threads(1)
+train(small(steps=40, eval_every=1, keep=2, ema=0.9), Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("kills", "seed"), [(2, 0), pytest.param(10, 1, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_a_run_resumes_bit_for_bit(tmp_path, kills, seed):
+    """SIGKILL, at random moments: while a step is done, an evaluation, or a checkpoint is written, one each step."""
+    torch.set_num_threads(1)  # as the process to be killed, so that sums are added up alike
+    try:
+        train(small(steps=40, eval_every=1, keep=2, ema=0.9), tmp_path / "whole")
+    finally:
+        torch.set_num_threads(2)
+    generator = torch.Generator().manual_seed(seed)
+    command = [sys.executable, "-c", RUN.format(root=str(Path(__file__).parents[2])), str(tmp_path / "killed")]
+    folder = tmp_path / "killed" / "checkpoints"
+    for kill in range(kills):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        target = 40 * (kill + 1) // (kills + 1)
+        while process.poll() is None and not any(int(file.stem) >= target for file in Checkpoints(folder).files()):
+            time.sleep(0.005)
+        time.sleep(0.1 * torch.rand((), generator=generator).item())
+        process.kill()
+        _, err = process.communicate()
+        assert process.returncode in (-signal.SIGKILL, 0), err
+        files = [*Checkpoints(folder).files(), *folder.glob("best.pt")]
+        assert files
+        for file in files:
+            torch.load(file, weights_only=True)  # none is ever unreadable
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert not list(folder.glob("*.part"))
+
+
+def test_seeds_differ_and_repeat(tmp_path):
+    weights = [train(small(seed=seed), tmp_path / str(i)).model.head.weight for i, seed in enumerate((0, 0, 1))]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_loss_falls_on_few_clips(tmp_path):
+    """Thirty-two clips are learned by heart."""
+    model = BASE.model.replace(dim=48, depth=2)
+    data = DataConfig(train_clips=32, test_clips=16)
+    train(small(model=model, data=data, batch_size=32, steps=60, eval_every=30, lr=3e-3), tmp_path)
+    first, last = [line["loss"] for line in metrics(tmp_path)]
+    assert last < 0.5 * first
+
+
+def test_worker_processes_make_the_same_clips(tmp_path):
+    train(small(), tmp_path / "0")
+    train(small(workers=1), tmp_path / "1")
+    assert_same_run(tmp_path / "0", tmp_path / "1")
+
+
+def test_parts_of_a_step_add_up(tmp_path):
+    """Without dropout an accumulated gradient is that of the whole step."""
+    config = small(model=BASE.model.replace(dim=24, depth=1), opt="momentum", lr=0.1)
+    whole, parts = (train(dataclasses.replace(config, accumulate=n), tmp_path / str(n)).model for n in (1, 4))
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_steps_are_those_of_torch(tmp_path):
+    """Two steps by hand: label smoothing, clipped gradients, momentum, decay of the matrices alone, the rates."""
+    data = DataConfig(train_clips=8, test_clips=4)
+    fields = {"opt": "momentum", "lr": 0.5, "momentum": 0.8, "weight_decay": 0.1, "clip_grad": 0.05}
+    config = small(model=BASE.model.replace(dim=24, depth=1), data=data, steps=2, warmup_steps=0, **fields)
+    config = dataclasses.replace(config, label_smoothing=0.2)
+    torch.manual_seed(config.seed)
+    model = ViViT(config.model)
+    matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("token")]
+    others = [p for p in model.parameters() if all(p is not matrix for matrix in matrices)]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.5, momentum=0.8)
+    clips = [MovingDigits("train", 8)[i] for i in range(8)]
+    video, label = torch.stack([video for video, _ in clips]), torch.tensor([label for _, label in clips])
+    for rate in (0.5, 0.25):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = torch.nn.functional.cross_entropy(model(video), label, label_smoothing=0.2)
+        loss.backward()
+        assert torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05) > 0.05
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = train(config, tmp_path).model
+    for (name, a), b in zip(trained.named_parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_tracker_that_is_not_there(tmp_path):
+    warned = pytest.warns(UserWarning, match="no supported trackers")
+    with warned, pytest.raises(ImportError, match="tracker 'comet_ml' is not installed"):
+        train(small(tracker="comet_ml"), tmp_path)
+
+
+def test_averaged_weights_are_what_is_tested_and_returned(tmp_path):
+    config = small(ema=0.9, steps=3, eval_every=3, warmup_steps=0, lr=0.05)
+    trained = train(config, tmp_path)
+    checkpoint = last(tmp_path)
+    for name, parameter in trained.model.named_parameters():
+        assert torch.equal(parameter, checkpoint["average"][name])
+    assert not torch.equal(checkpoint["average"]["head.weight"], checkpoint["model"]["head.weight"])
+    # The head starts at zero, and so does its average: after the first step it has 9/10 of the new weights, and so on.
+    assert checkpoint["average"]["head.weight"].abs().max() < checkpoint["model"]["head.weight"].abs().max()
+
+
+def test_layers_below_learn_more_slowly(tmp_path):
+    config = small(layer_decay=0.5, steps=2, warmup_steps=0, opt="momentum")
+    groups = last_groups(train, config, tmp_path)
+    assert len({group["lr_scale"] for group in groups}) > 2
+    for group in groups:
+        assert group["lr"] == pytest.approx(config.lr * 0.5 * group["lr_scale"])  # the second of two steps of a cosine
+
+
+def last_groups(train, config, folder):
+    train(config, folder)
+    groups = {}
+    for group in last(folder)["optimizer"]["param_groups"]:
+        groups[group["lr_scale"]] = group
+    return list(groups.values())
+
+
+def test_checkpoints_kept_are_the_last_and_the_best(tmp_path):
+    train(small(keep=2), tmp_path)
+    assert [file.name for file in Checkpoints(tmp_path / "checkpoints").files()] == ["00000004.pt", "00000006.pt"]
+    best = torch.load(tmp_path / "checkpoints" / "best.pt", weights_only=True)
+    accuracies = {line["step"]: line["accuracy"] for line in metrics(tmp_path)}
+    assert best["best"] == accuracies[best["step"]] == max(accuracies.values())
+
+
+def test_another_configuration_needs_another_folder(tmp_path):
+    train(small(), tmp_path)
+    with pytest.raises(ValueError, match=r"another configuration \(it differs in lr, model\.depth, model\.drop\)"):
+        train(small(lr=0.5, model=BASE.model.replace(dim=24, depth=2)), tmp_path)
+    train(small(keep=3), tmp_path)  # changes no result
+
+
+def test_a_start_from_other_weights_is_reported(tmp_path):
+    train(small(steps=2), tmp_path / "first").model.save_pretrained(tmp_path / "model")
+    start = Start(source=str(tmp_path / "model"))
+    config = small(start=start, steps=2, lr=1e-12)
+    train(config, tmp_path / "second")
+    weights = [last(tmp_path / name)["model"]["tubelet_embed.proj.weight"] for name in ("first", "second")]
+    torch.testing.assert_close(*weights)
+    assert "tubelet_embed.proj.weight" in (tmp_path / "second" / "start.txt").read_text()
+    with pytest.raises(ValueError, match="temporal 'none' is unknown; choose from zero_out"):
+        Start(temporal="none")
+
+
+def test_activations_recomputed_change_nothing(tmp_path):
+    plain, checkpointed = (
+        train(small(grad_checkpointing=on, model=BASE.model.replace(dim=24, depth=1)), tmp_path / str(on)).model
+        for on in (False, True)
+    )
+    for a, b in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_trackers_are_told_what_the_metrics_are(tmp_path, monkeypatch):
+    from accelerate.tracking import GeneralTracker
+
+    told = []
+
+    class Tracker(GeneralTracker):
+        name, requires_logging_directory, tracker = "told", False, None
+
+        def store_init_configuration(self, values):
+            told.append(values)
+
+        def log(self, values, step):
+            told.append({"step": step} | values)
+
+    class Accelerator(train_module.Accelerator):
+        def __init__(self, log_with, **kwargs):
+            super().__init__(log_with=Tracker() if log_with == "told" else log_with, **kwargs)
+
+    monkeypatch.setattr(train_module, "Accelerator", Accelerator)
+    train(small(tracker="told", steps=4), tmp_path)
+    assert told[0]["lr"] == small().lr
+    assert told[1:] == read_metrics(tmp_path / "metrics.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps 0 is not positive"),
+        ({"ema": 1.0}, r"ema 1.0 is not in \[0, 1\)"),
+        ({"layer_decay": 1.5}, "layer_decay 1.5 is not in"),
+        ({"batch_size": 6, "accumulate": 4}, "batch_size 6 is not divisible by accumulate 4"),
+        ({"mixup": -0.1}, "mixup -0.1 is negative"),
+    ],
+)
+def test_bad_runs(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(model=tiny_config(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_clips": 0}, "test_clips 0 is not positive"),
+        ({"train": "kinetics"}, "train 'kinetics' needs videos to test on"),
+        ({"test": "here"}, "moving_digits has its own test clips"),
+        ({"max_broken": 5}, "max_broken 5 is a share"),
+        ({"views": (4,)}, r"views \(4,\) must be two numbers"),
+    ],
+)
+def test_bad_data(changes, message):
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**changes)
+
+
+def test_data_that_the_model_does_not_fit(tmp_path):
+    with pytest.raises(ValueError, match="num_classes is 5, the data set has 6"):
+        train(small(model=BASE.model.replace(num_classes=5)), tmp_path / "a")
+    with pytest.raises(ValueError, match="moving_digits has"):
+        train(small(model=BASE.model.replace(num_frames=8)), tmp_path / "b")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_missing_device():
+    with pytest.raises(ValueError, match="device 'cuda' is not available here"):
+        TrainConfig(model=tiny_config(), device="cuda")
+
+
+def test_a_whole_configuration_survives_json():
+    config = small(start=Start(source="x"), data=DataConfig(views=(2, 3)))
+    assert json.loads(config.to_json())["data"]["views"] == [2, 3]
+    names = {f.name for f in dataclasses.fields(config)} - set(config.free)
+    assert {name.split(".")[0] for name in config.identity()} == names
+    assert "data.views" in config.identity()
+    assert "data.max_broken" not in config.identity()

@@ -1,0 +1,243 @@
+"""What was measured of modules' speed, as numbers, as a table, as a file and as pictures."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vivit_zoo.training.checkpoint import write_whole
+
+__all__ = ["DTYPES", "OOM", "OUT_OF_TIME", "Case", "Speed", "draw", "read", "report", "table", "write"]
+
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,  # float32 whose products CUDA may round to 10 bits
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+OOM = "OOM"
+OUT_OF_TIME = "out of time"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """What every candidate is to do.
+
+    Args:
+        shape: of the input, batch first, such as (1, 3, 32, 224, 224).
+        dtype: a key of `DTYPES`, of weights, input and activations.
+        device: such as "cpu", "cuda".
+        train: a training step, forward and backward without the optimiser, in place of a forward pass.
+
+    Raises:
+        ValueError: on a dtype that is unknown or that the device has not.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    device: str = "cpu"
+    train: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype!r} is unknown; choose from {', '.join(DTYPES)}")
+        if self.dtype == "tf32" and torch.device(self.device).type != "cuda":
+            raise ValueError(f"tf32 is a way of CUDA devices to multiply float32; on {self.device} use float32")
+
+    def video(self) -> Tensor:
+        """A batch of noise in [-1, 1]."""
+        return (torch.rand(self.shape, device=self.device) * 2 - 1).to(DTYPES[self.dtype])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What a candidate took for a case, or why there are no numbers.
+
+    Args:
+        candidate, compile, case: what was measured.
+        seconds: of one step, a number a round; empty after a failure.
+        matmul: floating-point operations a second of a large matrix product, beside each step of each candidate.
+        flops: floating-point operations of the matrix products of one step, two a multiply-accumulate; a backward pass
+            counts as two forward passes, and what checkpointing computes again does not count. None for a module that
+            cannot be counted on the meta device.
+        peak_bytes: the most memory of one step beyond the module and its input, gradients included: allocated on CUDA,
+            resident in a process of its own on the CPU. None where it cannot be told: on other devices, and on the CPU
+            for what is compiled, because the compiler takes memory too.
+        failure: `OOM`, `OUT_OF_TIME`, or the error; None if there was none.
+    """
+
+    candidate: str
+    compile: bool
+    case: Case
+    seconds: tuple[float, ...] = ()
+    matmul: tuple[float, ...] = ()
+    flops: int | None = None
+    peak_bytes: int | None = None
+    failure: str | None = None
+
+    @property
+    def best(self) -> float:
+        """Seconds of the fastest step."""
+        return min(self.seconds, default=math.nan)
+
+    @property
+    def median(self) -> float:
+        """Seconds of the middle step."""
+        return median(self.seconds) if self.seconds else math.nan
+
+    @property
+    def clips_per_second(self) -> float:
+        """Of the fastest step."""
+        return self.case.shape[0] / self.best
+
+    @property
+    def flops_per_second(self) -> float:
+        """Of the fastest step."""
+        return math.nan if self.flops is None else self.flops / self.best
+
+    @property
+    def share(self) -> float:
+        """Of the best matrix-product rate in the same rounds, in [0, 1]; a little more where the noise will have it."""
+        return self.flops_per_second / max(self.matmul, default=math.nan)
+
+
+def table(speeds: Sequence[Speed]) -> str:
+    """In Markdown, a row a speed; what all rows share stands above it, and why a row has no numbers below."""
+    varying = {"step": _step, "dtype": _dtype, "batch": _batch, "clip": _clip}
+    shared = {title: {of(speed) for speed in speeds} for title, of in varying.items()}
+    told = [f"{title} {values.pop()}" for title, values in shared.items() if len(values) == 1]
+    columns = {title: of for title, of in varying.items() if shared[title]}
+    header = [*columns, "candidate", "clips/s", "ms, best", "ms, median", "GFLOP/s", "of matrix product", "peak MB"]
+    rows, notes = [], []
+    for speed in speeds:
+        failure = speed.failure
+        if failure not in (None, OOM, OUT_OF_TIME):
+            notes.append(f"{speed.candidate}: {failure}")
+            failure = f"failed ({len(notes)})"
+        peak = None if speed.peak_bytes is None else f"{speed.peak_bytes / 1e6:,.0f}"
+        numbers = [
+            _digits(speed.clips_per_second),
+            _digits(1e3 * speed.best),
+            _digits(1e3 * speed.median),
+            _digits(speed.flops_per_second / 1e9),
+            f"{speed.share:.0%}" if speed.flops is not None else "",
+            peak or "",
+        ]
+        named = [*(of(speed) for of in columns.values()), speed.candidate]
+        rows.append([*named, *(numbers if speed.seconds else [failure or "", *[""] * (len(numbers) - 2), peak or ""])])
+    left = len(columns) + 1
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    lines = [
+        " | ".join(text.ljust(width) if i < left else text.rjust(width) for i, (text, width) in enumerate(cells))
+        for cells in (list(zip(row, widths, strict=True)) for row in [header, rule, *rows])
+    ]
+    above = [", ".join(told), ""] if told else []
+    below = ["", *(f"({i}) {note}" for i, note in enumerate(notes, 1))] if notes else []
+    return "\n".join([*above, *(f"| {line} |" for line in lines), *below])
+
+
+def write(speeds: Sequence[Speed], about: Mapping[str, Any], file: Path) -> None:
+    """A JSON file of what `about` says, such as machine and versions, and of every speed with all its rounds."""
+    found = []
+    for speed in speeds:
+        derived = {
+            name: getattr(speed, name) for name in ("best", "median", "clips_per_second", "flops_per_second", "share")
+        }
+        known = {name: value for name, value in derived.items() if not math.isnan(value)}  # JSON has no nan
+        found.append(dataclasses.asdict(speed) | known)
+    text = json.dumps({**about, "speeds": found}, indent=1)
+    write_whole(file, lambda part: part.write_text(text + "\n"))
+
+
+def read(file: Path) -> tuple[list[Speed], dict[str, Any]]:
+    """The speeds in a file of `write`, and what else it says."""
+    about = json.loads(file.read_text())
+    names = {field.name for field in dataclasses.fields(Speed)}
+    speeds = []
+    for found in about.pop("speeds"):
+        case = Case(**found["case"] | {"shape": tuple(found["case"]["shape"])})
+        rounds = {name: tuple(found[name]) for name in ("seconds", "matmul")}
+        speeds.append(Speed(**{name: found[name] for name in names} | rounds | {"case": case}))
+    return speeds, about
+
+
+def report(speeds: Sequence[Speed], about: Mapping[str, Any]) -> str:
+    """The table with the command and the machine below."""
+    return f"{table(speeds)}\n\n`{about['command']}`, {about['machine']}"
+
+
+def draw(speeds: Sequence[Speed], folder: Path) -> list[Path]:
+    """Time of a clip and peak memory as pictures, a line a candidate; returns the files.
+
+    For each kind of step and dtype, and for each of frames, side and batch that was varied with the rest the same:
+    `folder`/{step}-{dtype}-{frames, side or batch}.png. Where none was, bars: `folder`/{step}-{dtype}.png.
+    """
+    from vivit_zoo import plots
+
+    groups: dict[tuple[str, str], list[Speed]] = {}
+    for speed in speeds:
+        groups.setdefault((_step(speed), _dtype(speed)), []).append(speed)
+    files = []
+    for (step, dtype), group in groups.items():
+        drawn = False
+        for axis, label in {"frames": "frames a clip", "side": "side of a frame, pixels", "batch": "clips"}.items():
+            series: dict[tuple[int, ...], list[tuple[int, Speed]]] = {}
+            for speed in group:
+                size, rest = _along(axis, speed.case.shape)
+                series.setdefault(rest, []).append((size, speed))
+            longest = max(series.values(), key=lambda points: len({size for size, _ in points}))
+            if len({size for size, _ in longest}) > 1:
+                files.append(folder / f"{step}-{dtype}-{axis}.png")
+                plots.speeds(_lines(longest), label, files[-1])
+                drawn = True
+        if not drawn:
+            files.append(folder / f"{step}-{dtype}.png")
+            plots.speeds(_lines([(1, speed) for speed in group]), "", files[-1])
+    return files
+
+
+def _along(axis: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """The size along an axis, and all the others."""
+    if axis == "batch" or len(shape) != 5:
+        return (shape[0], shape[1:]) if axis == "batch" else (0, shape)
+    b, c, t, h, w = shape
+    return (t, (b, c, h, w)) if axis == "frames" else (h, (b, c, t, w - h))
+
+
+def _lines(points: Sequence[tuple[int, Speed]]) -> dict[str, list[tuple[float, float, float]]]:
+    """Candidate -> (size, seconds of a clip, bytes), with nan for what is not known; the faster of two of a size."""
+    lines: dict[str, dict[int, tuple[float, float, float]]] = {}
+    for size, speed in sorted(points, key=lambda point: -point[1].best if point[1].seconds else -math.inf):
+        peak = math.nan if speed.peak_bytes is None else speed.peak_bytes
+        lines.setdefault(speed.candidate, {})[size] = (size, 1 / speed.clips_per_second, peak)
+    order = dict.fromkeys(speed.candidate for _, speed in points)
+    return {name: [lines[name][size] for size in sorted(lines[name])] for name in order}
+
+
+def _digits(value: float) -> str:
+    """At least four, and never as a power of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _step(speed: Speed) -> str:
+    return "train" if speed.case.train else "forward"
+
+
+def _dtype(speed: Speed) -> str:
+    return speed.case.dtype
+
+
+def _batch(speed: Speed) -> str:
+    return str(speed.case.shape[0])
+
+
+def _clip(speed: Speed) -> str:
+    return "x".join(map(str, speed.case.shape[1:]))

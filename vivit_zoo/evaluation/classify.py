@@ -1,0 +1,128 @@
+"""Classify video files: decode, sample views, average their logits, name the classes."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vivit_zoo.evaluation.evaluate import average_views
+from vivit_zoo.model import ViViT
+from vivit_zoo.video.clips import Views
+from vivit_zoo.video.preprocess import Preprocess
+from vivit_zoo.video.reader import VideoError
+
+__all__ = ["best_classes", "check_model", "class_names", "class_table", "classify", "classify_files", "top_classes"]
+
+
+def classify(
+    model: Callable[[Tensor], Tensor | dict[str, Tensor]],
+    path: str | Path,
+    views: Views,
+    preprocess: Preprocess,
+    device: torch.device | str = "cpu",
+    gray: bool = False,
+) -> Tensor | dict[str, Tensor]:
+    """Logits (classes,) of a video file, the mean over its views; by head where the model has several.
+
+    Args:
+        model: any callable from videos (b, c, t, h, w) to logits, or to a dictionary of them.
+        path: of the video.
+        views: what to look at.
+        preprocess: what to make of the frames.
+        device: where the model lives.
+        gray: give the model one channel in place of three.
+
+    Raises:
+        VideoError: if the file cannot be read, or is too short under the policy "error".
+    """
+    logits = average_views(model, (view.to(device) for view in views.read(path, preprocess, gray)))
+    return {name: x[0] for name, x in logits.items()} if isinstance(logits, dict) else logits[0]
+
+
+def top_classes(logits: Tensor, names: Sequence[str] | None = None, count: int = 5) -> list[dict[str, Any]]:
+    """The likeliest classes of logits (classes,), best first: class number, name, probability (softmax, in [0, 1])."""
+    best = logits.float().softmax(dim=0).topk(min(count, len(logits)))
+    return [
+        {"class": number, "name": names[number] if names else f"class {number}", "probability": probability}
+        for probability, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+
+
+def class_names(model: ViViT) -> Any:
+    """The names of a model's classes, by head: its own, or Kinetics-400's for 400 classes without names, else None.
+
+    The official checkpoints do not name their classes; they are those of Kinetics-400 in alphabetical order.
+    """
+    if model.class_names is None and model.num_classes == 400:
+        from torchvision.models.video import R3D_18_Weights
+
+        return list(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+    return model.class_names
+
+
+def classify_files(
+    model: ViViT,
+    paths: Sequence[str],
+    views: Views,
+    preprocess: Preprocess,
+    device: torch.device | str = "cpu",
+    top: int = 5,
+    as_json: bool = False,
+) -> int:
+    """Print the likeliest classes of each file; returns 1 if one could not be read, else 0. Progress goes to stderr.
+
+    With `as_json` a line each file: {"video": ..., "classes": [{"class": 116, "name": ..., "probability": ...}, ...]},
+    by head for a model with several, or {"video": ..., "error": ...}.
+
+    Raises:
+        ValueError: if the model has no head, or takes neither one nor three channels.
+    """
+    check_model(model)
+    model = model.to(device).eval()
+    failed = 0
+    for path in tqdm(paths, disable=len(paths) < 2, unit="video"):
+        try:
+            logits = classify(model, path, views, preprocess, device, gray=model.config.in_chans == 1)
+        except VideoError as error:
+            failed = 1
+            tqdm.write(f"vivit-zoo: {error}", file=sys.stderr)
+            if as_json:
+                tqdm.write(json.dumps({"video": path, "error": str(error)}))
+            continue
+        best = best_classes(model, logits, top)
+        tqdm.write(json.dumps({"video": path, "classes": best}) if as_json else class_table(path, best))
+    return failed
+
+
+def check_model(model: ViViT) -> None:
+    """Whether a model can name what is in a video.
+
+    Raises:
+        ValueError: if it has no head, or takes neither one nor three channels.
+    """
+    if not model.num_classes:
+        raise ValueError("the model has no head, so there is nothing to classify into; load it with num_classes=...")
+    if model.config.in_chans not in (1, 3):
+        raise ValueError(f"the model takes {model.config.in_chans} channels; videos have 3, or 1 for gray models")
+
+
+def best_classes(model: ViViT, logits: Tensor | dict[str, Tensor], count: int) -> Any:
+    """`top_classes` of logits (classes,) by the model's names; by head for a model with several."""
+    names = class_names(model)
+    if isinstance(logits, dict):
+        return {head: top_classes(x, names and names[head], count) for head, x in logits.items()}
+    return top_classes(logits, names, count)
+
+
+def class_table(path: str, best: Any) -> str:
+    """What `best_classes` gave, a line a class, under the name of the video."""
+    heads = best if isinstance(best, dict) else {"": best}
+    lines = [path]
+    for head, classes in heads.items():
+        lines += [f"{one['probability']:8.2%}  {head + ' ' if head else ''}{one['name']}" for one in classes]
+    return "\n".join(lines)

@@ -1,0 +1,29 @@
+"""What a model looks at: attention maps and rollout, and pictures of them over the video.
+
+A name is imported from its file when it is first used, so that importing this package loads nothing heavy.
+"""
+
+from typing import TYPE_CHECKING
+
+from vivit_zoo.system.lazy import import_on_use
+
+if TYPE_CHECKING:
+    from vivit_zoo.interpret.maps import Maps, attention_layers, attention_maps, head_maps, rollout
+    from vivit_zoo.interpret.overlay import attend_file
+
+__all__ = [
+    "Maps",
+    "attend_file",
+    "attention_layers",
+    "attention_maps",
+    "head_maps",
+    "rollout",
+]
+
+__getattr__ = import_on_use(
+    __name__,
+    {
+        "maps": ["Maps", "attention_layers", "attention_maps", "head_maps", "rollout"],
+        "overlay": ["attend_file"],
+    },
+)

@@ -1,0 +1,174 @@
+"""One cell of a study: a setting under a seed, trained, tested and measured in its own folder."""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from statistics import harmonic_mean
+from typing import Any
+
+import torch
+from torch import nn
+
+from vivit_zoo.config import ViViTConfig
+from vivit_zoo.datasets import DataConfig, MovingDigits
+from vivit_zoo.evaluation.evaluate import shuffle_frames, swap_halves
+from vivit_zoo.flops import count_macs, count_params
+from vivit_zoo.model import ViViT
+from vivit_zoo.system.machine import describe_machine
+from vivit_zoo.training.checkpoint import read_metrics, write_whole
+from vivit_zoo.training.loop import TrainConfig, train
+
+__all__ = ["BASE", "Cell", "Setting", "check_setting", "run_cell"]
+
+# What studies start from: a model that learns MovingDigits in less than half a minute on two cores. Positions are
+# sine-cosine, because learned ones start small (0.02, as in the original) beside the tokens (1), which costs the joint
+# model, the one that must find time and space in one table, many steps at the bag's ceiling before it sees the order.
+BASE = TrainConfig(
+    model=ViViTConfig(
+        num_classes=len(MovingDigits.orders),
+        num_frames=MovingDigits.num_frames,
+        image_size=MovingDigits.side,
+        tubelet_size=(2, 8, 8),
+        in_chans=1,
+        dim=72,
+        depth=3,
+        num_heads=4,
+        mlp_ratio=2.0,
+        temporal_depth=2,
+        global_pool="avg",
+        pos_embed="sincos_3d",
+    ),
+    data=DataConfig(test_clips=500, views=(1, 1)),
+    steps=150,
+    batch_size=32,
+    lr=2e-3,
+    warmup_steps=20,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One row of a study.
+
+    Args:
+        name: of the row.
+        train: the configuration; the study sets its seed.
+        ceiling: the accuracy that cannot be passed by design, in [0, 1]; None where there is no such bound below 1.
+        encoder: an encoder class of your own in place of the variant's, as for `ViViT`, or a `functools.partial` of
+            one; importable, so that other processes find it.
+    """
+
+    name: str
+    train: TrainConfig
+    ceiling: float | None = None
+    encoder: Callable[..., nn.Module] | None = None
+
+    def build(self) -> ViViT:
+        """The untrained model."""
+        return ViViT(self.train.model, self.encoder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One setting under one seed, and the folder of cells in which it has its own.
+
+    The own folder is named after the configuration, whole, and not after the setting: a changed one never meets the
+    results of another, and studies that keep their cells in one place share those that they have in common.
+    """
+
+    setting: Setting
+    seed: int
+    cells: Path
+
+    @property
+    def train(self) -> TrainConfig:
+        """The configuration to run."""
+        return dataclasses.replace(self.setting.train, seed=self.seed)
+
+    @cached_property  # travels with the cell: in a job, an encoder of the experiment's own file has no source to read
+    def folder(self) -> Path:
+        """Where it runs."""
+        identity = json.dumps(self.train.identity()) + _source(self.setting.encoder)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        return self.cells / f"{self.train.model.variant}-{digest}-seed{self.seed}"
+
+    @property
+    def error_file(self) -> Path:
+        """Says why the cell failed, if it did."""
+        return self.folder / "error.txt"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `run_cell` wrote, or None before that."""
+        try:
+            return json.loads((self.folder / "result.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):  # cut short by a full disk, say: then it is done again
+            return None
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a result."""
+        return self.result is not None
+
+    def run(self, threads: int, bar: int = 0) -> None:
+        """`run_cell`, for the launchers."""
+        run_cell(self, threads, bar)
+
+
+def _source(encoder: Callable[..., nn.Module] | None) -> str:
+    """What an encoder of one's own is, in words that change when it does."""
+    if isinstance(encoder, partial):
+        return _source(encoder.func) + repr((encoder.args, encoder.keywords))
+    return "" if encoder is None else inspect.getsource(encoder)
+
+
+def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
+    """Train a cell, test it, with the controls, and write result.json."""
+    torch.set_num_threads(threads)
+    config = cell.train
+    trained = train(config, cell.folder, cell.setting.encoder, bar=bar)
+    started = time.perf_counter()
+    plain, shuffled = trained.test(), trained.test(shuffle_frames())
+    result: dict[str, Any] = {
+        "accuracy": plain.accuracy(),
+        "head_accuracy": {head: scores.accuracy() for head, scores in plain.heads.items() if head},
+        "shuffled_accuracy": shuffled.accuracy(),
+        "params": count_params(trained.model),
+        "macs": count_macs(cell.setting.build, (1, *config.model.input_shape)),
+        "clips_per_second": trained.clips_per_second,
+        **_paces(read_metrics(cell.folder / "metrics.jsonl")),
+        "peak_bytes": trained.peak_bytes,
+        "machine": describe_machine(trained.device),
+    }
+    if tuple(trained.data.classes) == MovingDigits.orders:  # which are pairs with an order
+        reverse = torch.tensor([MovingDigits.reversed_label(label) for label in plain.labels.tolist()])
+        result["reversed_when_swapped"] = trained.test(swap_halves).accuracy(reverse)
+    seconds = config.steps * config.batch_size / trained.clips_per_second + time.perf_counter() - started
+    result["core_seconds"] = seconds * (threads if trained.device.type == "cpu" else 1)
+    write_whole(cell.folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
+
+
+def _paces(metrics: list[dict[str, float]]) -> dict[str, float]:
+    """What loading and the model could each do alone, over a run whose metrics have a line for every so many clips."""
+    names = ("loader_clips_per_second", "model_clips_per_second")
+    return {name: harmonic_mean([line[name] for line in metrics]) for name in names}
+
+
+def check_setting(setting: Setting) -> None:
+    """Build a setting without memory and compare it with its data.
+
+    Raises:
+        ValueError: if it cannot be built or does not fit its data.
+    """
+    config = setting.train
+    try:
+        with torch.device("meta"):
+            setting.build()
+        config.data.build(config.model.input_shape).check_classes(config.model.num_classes)
+    except ValueError as error:
+        raise ValueError(f"{setting.name}: {error}") from error

@@ -1,0 +1,1 @@
+"""Processes, signals, memory, the machine: what has nothing to do with video."""

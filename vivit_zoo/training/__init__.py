@@ -1,0 +1,38 @@
+"""Training of a model on clips: the loop, its data loading, checkpoints, and the command line of a recipe.
+
+A name is imported from its file when it is first used, so that importing this package loads nothing heavy.
+"""
+
+from typing import TYPE_CHECKING
+
+from vivit_zoo.system.lazy import import_on_use
+
+if TYPE_CHECKING:
+    from vivit_zoo.training.loop import Start, TrainConfig, Trained, train
+    from vivit_zoo.training.losses import cross_entropy, mixup
+    from vivit_zoo.training.optim import WeightAverage, warmup_cosine
+    from vivit_zoo.training.run import make_parser, train_and_report, train_from_command_line
+
+__all__ = [
+    "Start",
+    "TrainConfig",
+    "Trained",
+    "WeightAverage",
+    "cross_entropy",
+    "make_parser",
+    "mixup",
+    "train",
+    "train_and_report",
+    "train_from_command_line",
+    "warmup_cosine",
+]
+
+__getattr__ = import_on_use(
+    __name__,
+    {
+        "loop": ["Start", "TrainConfig", "Trained", "train"],
+        "losses": ["cross_entropy", "mixup"],
+        "optim": ["WeightAverage", "warmup_cosine"],
+        "run": ["make_parser", "train_and_report", "train_from_command_line"],
+    },
+)

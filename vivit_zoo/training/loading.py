@@ -1,0 +1,311 @@
+"""From a data set to batches on the device: the order of the clips, their randomness, broken files, and the pace.
+
+What a batch holds follows from (seed, step) alone, whatever the number of worker processes, and over all processes of a
+distributed run together: so a run can be stopped and resumed at any step, bit for bit.
+"""
+
+import atexit
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from tqdm import tqdm
+
+from vivit_zoo.system.processes import process_context
+from vivit_zoo.video.preprocess import normalise
+from vivit_zoo.video.reader import VideoError
+
+__all__ = ["Batch", "BrokenFiles", "Draw", "Feed", "TestOrder", "TrainOrder", "loader"]
+
+NOT_COUNTED = -1
+TRIES = 20
+
+
+class Draw(NamedTuple):
+    """One clip to load: its place in the data set, or `NOT_COUNTED` for a filler in a test; the epoch varies chance."""
+
+    place: int
+    epoch: int
+
+
+class Batch(NamedTuple):
+    """Clips and what is known of them.
+
+    video: (b, c, t, h, w) or views (b, v, c, t, h, w); uint8 in [0, 255] or floating-point in [-1, 1].
+    label: (b,), or a dictionary of such by head.
+    places: (b,) of the clips in their data set; `NOT_COUNTED` for a clip that stands in for one that is not there; none
+        if no clip was found that can be read.
+    broken: place and message of each file that could not be read.
+    seconds: that it took to make the batch, in one process.
+    """
+
+    video: Tensor
+    label: Any
+    places: Tensor
+    broken: tuple[tuple[int, str], ...]
+    seconds: float
+
+
+class TrainOrder(Sampler[list[Draw]]):
+    """The batches of one process of a training run: every clip once an epoch, in an order that follows from the seed.
+
+    A step takes `batch_size` clips, which are dealt out over `parts` (of an accumulated gradient) and processes; an
+    epoch's last ones share a step with the first of the next.
+
+    Args:
+        length: of the data set.
+        batch_size: clips a step, over all parts and processes; a multiple of their product.
+        seed: of the order.
+        step: to begin with.
+        parts: batches that a process makes of its share of a step.
+        process, processes: which one of how many.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        step: int = 0,
+        parts: int = 1,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.step = length, batch_size, seed, step
+        self.parts, self.process, self.processes = parts, process, processes
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = self._draws()
+        while whole := list(islice(draws, self.batch_size)):
+            for part in range(self.parts):
+                yield whole[part * self.processes + self.process :: self.parts * self.processes]
+
+    def _draws(self) -> Iterator[Draw]:
+        epoch, offset = divmod(self.step * self.batch_size, self.length)
+        while True:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            for place in torch.randperm(self.length, generator=generator)[offset:].tolist():
+                yield Draw(place, epoch)
+            epoch, offset = epoch + 1, 0
+
+
+class TestOrder(Sampler[list[Draw]]):
+    """The batches of one process of a test: over all processes together each clip counts once.
+
+    All processes get the same number of batches, of the same sizes, which sharded models need; a clip too many is
+    there as a filler that does not count.
+
+    Args:
+        length: of the data set.
+        batch_size: clips a batch of one process.
+        clips: how many to look at, spread evenly over the data set; None for all.
+        process, processes: which one of how many.
+    """
+
+    __test__ = False  # no test case, whatever pytest makes of its name
+
+    def __init__(
+        self, length: int, batch_size: int, clips: int | None = None, process: int = 0, processes: int = 1
+    ) -> None:
+        clips = length if clips is None else min(clips, length)
+        draws = [Draw(clip * length // clips, 0) for clip in range(clips)]
+        draws += [Draw(NOT_COUNTED, 0)] * (-clips % processes)
+        own = draws[process::processes]
+        self.batches = [own[at : at + batch_size] for at in range(0, len(own), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self.batches)
+
+
+class _Guarded(Dataset[Batch]):
+    """Whole batches of a data set: each item's randomness seeded, broken files replaced and told, the time taken."""
+
+    def __init__(self, dataset: Any, seed: int, testing: bool) -> None:
+        self.dataset, self.seed, self.testing = dataset, seed, testing
+
+    def __getitems__(self, draws: list[Draw]) -> Batch:
+        started = time.perf_counter()
+        broken: list[tuple[int, str]] = []
+        if hasattr(self.dataset, "__getitems__"):
+            places = [draw.place for draw in draws]
+            items = self.dataset.__getitems__([max(place, 0) for place in places])
+        else:
+            try:
+                found = [self._item(draw, broken) for draw in draws]
+            except VideoError:  # for `Feed` to raise: out of a worker process it would come with a traceback
+                return Batch(torch.empty(0), None, torch.empty(0), tuple(broken), time.perf_counter() - started)
+            items, places = [item for item, _ in found], [place for _, place in found]
+        video, label = default_collate(items)
+        return Batch(video, label, torch.tensor(places), tuple(broken), time.perf_counter() - started)
+
+    def _item(self, draw: Draw, broken: list[tuple[int, str]]) -> tuple[Any, int]:
+        """The item, or another in place of a broken one; and the place that it counts for."""
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would also wake CUDA up in a worker process.
+            key = np.random.SeedSequence([self.seed, draw.epoch, max(draw.place, 0)]).generate_state(1, np.uint64)
+            torch.default_generator.manual_seed(int(key[0]) >> 1)
+            place, counts = max(draw.place, 0), draw.place >= 0
+            for _ in range(TRIES):
+                try:
+                    return self.dataset[place], place if counts else NOT_COUNTED
+                except VideoError as error:
+                    broken.append((place, str(error)))
+                    place, counts = int(torch.randint(len(self.dataset), ())), counts and not self.testing
+        raise VideoError(broken[-1][1])
+
+
+def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0) -> DataLoader:
+    """Batches of a data set in an order.
+
+    A broken file (`VideoError`) is told in its batch: in training another clip stands in its place, in a test (a
+    `TestOrder`) nothing that counts. torch's global random generator is seeded for each item.
+
+    Args:
+        dataset: items (video, label) by index. One that has `__getitems__` is asked for whole batches; then nothing in
+            it may be random or broken.
+        order: of the items.
+        seed: of what is random in an item, with its epoch and place.
+        workers: processes that make batches; 0 makes them where they are asked for.
+    """
+    if workers:
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
+    return DataLoader(
+        _Guarded(dataset, seed, testing=isinstance(order, TestOrder)),
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        # Of its own: a loader that starts draws a seed, from the global state by default, and would so change the
+        # dropout of a resumed run.
+        generator=torch.Generator(),
+        multiprocessing_context=process_context(__name__, "vivit_zoo.datasets") if workers else None,
+        worker_init_fn=_start_worker,
+        persistent_workers=workers > 0,
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    """A terminal and SLURM signal all processes; the training process decides when the workers go, and they with it."""
+    for name in {"SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """Torch's own watch looks at the process that started this one, which is a server that stays."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _end_workers() -> None:
+    """At exit multiprocessing tells its daemons by SIGTERM, which workers ignore, and would wait for them for ever."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+class Feed:
+    """Batches on the device, normalised to [-1, 1]; counts how fast they come."""
+
+    def __init__(
+        self, batches: Iterable[Batch], device: torch.device | str, broken: "BrokenFiles | None" = None
+    ) -> None:
+        self.batches, self.device, self.broken = batches, device, broken
+        self.clips, self.waited, self.making = 0, 0.0, 0.0
+
+    def pace(self, seconds: float, workers: int, processes: int = 1) -> dict[str, float]:
+        """Clips a second since the last call, over all processes: what came, what loading and the model could do alone.
+
+        Args:
+            seconds: since the last call.
+            workers: of the loader; 0 if the batches are made while the model waits.
+            processes: that train, all at about this pace.
+        """
+        clips, waited, making = processes * self.clips, self.waited, self.making
+        self.clips, self.waited, self.making = 0, 0.0, 0.0
+        return {
+            "clips_per_second": clips / seconds,
+            "loader_clips_per_second": max(1, workers) * clips / max(making, 1e-9),
+            "model_clips_per_second": clips / max(seconds - waited, 1e-9),
+        }
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = iter(self.batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - started
+            if batch is None:
+                return
+            self.clips += len(batch.places)
+            self.making += batch.seconds
+            if self.broken is not None:
+                self.broken.add(batch.broken)
+            if not len(batch.places):
+                raise VideoError(f"{TRIES} videos in a row cannot be read, the last: {batch.broken[-1][1]}")
+            yield batch._replace(
+                video=normalise(batch.video.to(self.device, non_blocking=True)),
+                label=_to(batch.label, self.device),
+            )
+
+
+def _to(label: Any, device: torch.device | str) -> Any:
+    if isinstance(label, dict):
+        return {head: _to(one, device) for head, one in label.items()}
+    return label.to(device, non_blocking=True)
+
+
+class BrokenFiles:
+    """The files that a run could not read, by their places in the data set; too many of them end it.
+
+    Args:
+        length: of the data set.
+        most: share of it in [0, 1] that may be broken.
+        file: to add them to, a line of JSON each, once for each time that the run is resumed; also told on stderr.
+    """
+
+    def __init__(self, length: int, most: float, file: Path) -> None:
+        self.length, self.most, self.file = length, most, file
+        self.found: dict[int, str] = {}
+
+    def add(self, broken: Iterable[tuple[int, str]]) -> None:
+        """Note broken files.
+
+        Raises:
+            VideoError: if they are now more than allowed.
+        """
+        for place, message in broken:
+            if place not in self.found:
+                tqdm.write(f"left out: {message}", file=sys.stderr)
+                self.found[place] = message
+                with self.file.open("a") as file:
+                    file.write(json.dumps({"place": place, "error": message}) + "\n")
+        if len(self.found) > self.most * self.length:
+            listed = "".join(f"\n  {message}" for message in islice(self.found.values(), 5))
+            raise VideoError(
+                f"{len(self.found)} of {self.length} videos cannot be read, more than the {self.most:.1%} that may be "
+                f"broken (max_broken):{listed}\n`vivit-zoo check-data` finds all of them"
+            )

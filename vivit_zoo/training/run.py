@@ -1,0 +1,230 @@
+"""The command line of one training run: its options are the fields of `TrainConfig`; it trains, tests and reports."""
+
+import dataclasses
+import json
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Collection, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+
+from vivit_zoo import plots
+from vivit_zoo.config import ViViTConfig
+from vivit_zoo.evaluation.scores import Scores
+from vivit_zoo.flops import count_params
+from vivit_zoo.model import ViViT
+from vivit_zoo.system.machine import describe_machine
+from vivit_zoo.training.checkpoint import Checkpoints, read_metrics, write_whole
+from vivit_zoo.training.loop import TrainConfig, Trained, train
+from vivit_zoo.weights import config_for_image
+
+__all__ = ["make_parser", "train_and_report", "train_from_command_line"]
+
+PACKAGES = ("vivit-zoo", "torch", "torchvision", "timm", "accelerate", "av", "torchcodec")
+
+
+def make_parser(doc: str, base: TrainConfig, skip: Collection[str] = ()) -> ArgumentParser:
+    """A parser with an option for every field of `TrainConfig`, such as --lr, --model.depth, --data.train.
+
+    Args:
+        doc: the script's docstring, shown by --help as it is written.
+        base: the defaults.
+        skip: dotted names of fields that are no options.
+    """
+    parser = ArgumentParser(description=doc, formatter_class=_HelpAsWritten, allow_abbrev=False)
+    parser.add_class_arguments(TrainConfig, skip=set(skip))
+    defaults = dataclasses.asdict(base)
+    for name in skip:
+        *path, last = name.split(".")
+        fields = defaults
+        for part in path:
+            fields = fields[part]
+        del fields[last]
+    parser.set_defaults(defaults)
+    return parser
+
+
+def train_from_command_line(
+    doc: str,
+    base: TrainConfig,
+    out: str,
+    *,
+    paper: Mapping[str, float] | None = None,
+    epochs: float | None = None,
+    like_start: bool = False,
+) -> int:
+    """The command line of one run: train or go on, test with all views, write what came of it beside the checkpoints.
+
+    The same script runs under `python`, `torchrun` and `accelerate launch`.
+
+    Args:
+        doc: the script's docstring, shown by --help.
+        base: the defaults of all options. A model of 0 classes gets those of the data.
+        out: default folder of the run.
+        paper: accuracies in percent to print beside ours, by our names: "top-1", "verb top-1", "action top-5", ...
+        epochs: default of --epochs, which stands in place of --steps.
+        like_start: build the model that fits `start.source`. Fields of `base.model` that are not `ViViTConfig`'s own
+            defaults, and those that the command line says, come on top.
+
+    Returns:
+        The exit code: 0, 2 where something given cannot be used, 130 after Ctrl-C. SIGTERM leaves with 143. Either
+        signal lets `train` save first.
+    """
+    parser = make_parser(doc, base)
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of the run; the same command goes on in it")
+    parser.add_argument(
+        "--epochs",
+        type=float | None,
+        default=epochs,
+        help="times that each training video is seen, in place of steps; a tenth of it is then warm-up, and there are "
+        "ten evaluations at most, unless warmup_steps and eval_every are given",
+    )
+    options, said = parser.parse_args(), parser.parse_args(defaults=False)
+    try:
+        if like_start and options.start.source:
+            usual, own = dataclasses.asdict(ViViTConfig()), dataclasses.asdict(base.model)
+            wishes = {name for name in usual if own[name] != usual[name]} | vars(said.get("model", Namespace())).keys()
+            changes = {name: options.model[name] for name in wishes}
+            options.model = Namespace(dataclasses.asdict(config_for_image(options.start.source, **changes)))
+        given = vars(parser.instantiate(options))
+        folder, epochs = given.pop("out"), given.pop("epochs")
+        if "steps" in said and said.get("epochs") is not None:
+            raise ValueError("steps and epochs are both given; one follows from the other")
+        config = _fit_data(TrainConfig(**given), None if "steps" in said else epochs, said)
+        train_and_report(config, folder, paper)
+    except (ImportError, OSError, ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
+        advice = "; try --grad_checkpointing true, or a larger --accumulate" * isinstance(error, torch.OutOfMemoryError)
+        print(f"{parser.prog}: {error}{advice}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fit_data(config: TrainConfig, epochs: float | None, said: Namespace) -> TrainConfig:
+    """The configuration with what only the data can tell: the number of classes, the steps of an epoch."""
+    if config.model.num_classes and epochs is None:
+        return config
+    data = config.data.build(config.model.input_shape)
+    config = config.change_model(num_classes=config.model.num_classes or data.num_classes)
+    if epochs is None:
+        return config
+    if not 0 < epochs < float("inf"):
+        raise ValueError(f"epochs {epochs} is not positive")
+    epoch = len(data.train) / config.batch_size
+    steps = max(1, round(epochs * epoch))
+    follows: dict[str, Any] = {"warmup_steps": steps // 10, "eval_every": max(1, round(epoch), steps // 10)}
+    return dataclasses.replace(config, steps=steps, **{k: v for k, v in follows.items() if k not in said})
+
+
+def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, float] | None = None) -> None:
+    """Train, test with all views, print the accuracies, and write into the folder of the run beside what `train` does:
+
+    model/ (`ViViT.save_pretrained`, with the names of the classes), predictions.csv, confusion.png (of several heads
+    one each), and last result.json: accuracies, the pace, the files that could not be read, the machine, the versions.
+
+    Args:
+        config: of the run.
+        folder: of this run alone.
+        paper: accuracies in percent to print beside ours.
+
+    Raises:
+        ValueError, FloatingPointError, KeyboardInterrupt, SystemExit: as `train`.
+    """
+    trained = train(config, folder)
+    scores = trained.test()
+    state = PartialState()
+    if state.is_main_process:
+        classes = trained.data.classes
+        _last_model(config, folder, classes).save_pretrained(folder / "model")
+        scores.save(folder / "predictions.csv", trained.data.names, classes)
+        for head, one in scores.heads.items():
+            names = classes[head] if head else classes
+            plots.confusion(one.confusion(), names, folder / f"confusion{head and '_'}{head}.png")
+        result = _result(config, folder, trained, scores, paper or {})
+        write_whole(folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
+        print(_summary(result, config.workers))
+        print(f"\nwritten to {folder}: model/, predictions.csv, confusion*.png, result.json")
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+def _last_model(config: TrainConfig, folder: Path, classes: Any) -> ViViT:
+    """The trained model, whole, from the checkpoint of the last step: in memory it may be in shards."""
+    content = Checkpoints(folder / "checkpoints").newest()
+    assert content is not None
+    model = ViViT(config.model)
+    model.load_state_dict(content.get("average", content["model"]))
+    heads = isinstance(classes, Mapping)
+    model.class_names = {head: list(names) for head, names in classes.items()} if heads else list(classes)
+    return model
+
+
+def _result(
+    config: TrainConfig, folder: Path, trained: Trained, scores: Scores, paper: Mapping[str, float]
+) -> dict[str, Any]:
+    heads = scores.heads
+    parts = heads if "" in heads else {**heads, "action": scores}
+    metrics = read_metrics(folder / "metrics.jsonl")
+    names = ("clips_per_second", "loader_clips_per_second", "model_clips_per_second")
+    pace = {name: median(line[name] for line in metrics) for name in names}
+    return {
+        "accuracy": {f"{name} top-{k}".strip(): one.accuracy(top=k) for name, one in parts.items() for k in (1, 5)},
+        "paper_percent": dict(paper),
+        "test_videos": len(scores),
+        "views": trained.data.views,
+        "steps": config.steps,
+        "params": count_params(trained.model),
+        **pace,
+        "waiting": max(0.0, 1 - pace["clips_per_second"] / pace["model_clips_per_second"]),
+        "peak_bytes": trained.peak_bytes,
+        "broken": {split: _broken(folder, split) for split in ("train", "test")},
+        "machine": describe_machine(trained.device),
+        "processes": PartialState().num_processes,
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _broken(folder: Path, split: str) -> list[str]:
+    """What the processes noted of files that they could not read, each once, in the order of the data set."""
+    lines = [line for file in folder.glob(f"broken_{split}*.jsonl") for line in file.read_text().splitlines()]
+    found = {one["place"]: one["error"] for one in map(json.loads, lines)}
+    return [found[place] for place in sorted(found)]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _summary(result: dict[str, Any], workers: int) -> str:
+    """The result in a few lines."""
+    paper, broken = result["paper_percent"], result["broken"]
+    width = max(map(len, ("accuracy, %", *result["accuracy"])))
+    lines = [f"{'accuracy, %':<{width}} {'here':>6}" + (f" {'paper':>6}" if paper else "")]
+    for name, share in result["accuracy"].items():
+        printed = f" {paper[name]:>6}" if name in paper else ""
+        lines.append(f"{name:<{width}} {100 * share:>6.1f}{printed}")
+    lines.append(f"{result['test_videos']} test videos, {result['views']} views each")
+    for split, errors in broken.items():
+        if errors:
+            lines += [f"{len(errors)} videos to {split} on could not be read:", *(f"  {error}" for error in errors)]
+    lines.append(
+        f"{result['clips_per_second']:.3g} clips/s in training; loading alone makes "
+        f"{result['loader_clips_per_second']:.3g} with {workers} workers, the model alone takes "
+        f"{result['model_clips_per_second']:.3g}: it waits {result['waiting']:.0%} of the time"
+        + ("; more --workers may help" if result["waiting"] > 0.1 else "")
+    )
+    return "\n".join([*lines, result["machine"]])
+
+
+class _HelpAsWritten(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of a script's docstring."""

@@ -1,0 +1,256 @@
+"""Random changes of training clips, the same on all frames: scale, crop, flip, and RandAugment or colours.
+
+Everything random is drawn from torch's global generator, so that its seed decides. What is random is drawn once a
+clip and handed to torchvision's v2 functions, which take the frames as a batch: so no frame can differ from the others.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from vivit_zoo.video.preprocess import Preprocess
+
+__all__ = ["RAND_AUGMENT", "Augment", "colour_jitter", "mirrored_classes", "rand_augment"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """A clip and its label for training: uint8 (t, c, h, w) in [0, 255], 1 or 3 channels -> uint8 (c, t, h', w').
+
+    The steps are the original's, in its order: height and width scaled by independent random factors, a random crop, a
+    mirror image, and then RandAugment or, without it, colours. The defaults are the paper's for Kinetics (Table 7).
+
+    Args:
+        size: of the crop, (h, w) or one number for a square, in pixels.
+        short_side: of the frames that come, in pixels, to which `preprocess.resize` brings them; None for 256 per 224
+            of the crop.
+        scale_jitter: range of the two factors; (1, 1) for none. A side never becomes shorter than the crop.
+        flip: probability of the mirror image.
+        mirror: what a mirror image shows, for classes that have a direction: class -> the class to label it with, or
+            None for a class whose clips are never flipped. See `mirrored_classes`. For labels by head, head -> such a
+            mapping. The original flips all classes alike, also Something-Something's "from left to right".
+        colour: probability of `colour_jitter`.
+        gray: probability of dropping the colours.
+        rand_augment_layers: operations of `rand_augment` one after the other; any take the place of the colours.
+        rand_augment_magnitude: their strength; see there.
+
+    Raises:
+        ValueError: on numbers that cannot work.
+    """
+
+    size: int | tuple[int, int] = 224
+    short_side: int | None = None
+    scale_jitter: tuple[float, float] = (0.9, 1.33)
+    flip: float = 0.5
+    mirror: Mapping[Any, Any] = field(default_factory=dict)
+    colour: float = 0.8
+    gray: float = 0.1
+    rand_augment_layers: int = 0
+    rand_augment_magnitude: float = 0.0
+
+    def __post_init__(self) -> None:
+        _ = self.preprocess  # refuses wrong sizes
+        low, high = self.scale_jitter
+        if not 0 < low <= high:
+            raise ValueError(
+                f"scale_jitter {self.scale_jitter} must be two rising positive factors, such as (0.9, 1.33)"
+            )
+        for name in ("flip", "colour", "gray"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is a probability, from 0 to 1")
+        if self.rand_augment_layers < 0 or self.rand_augment_magnitude < 0:
+            raise ValueError(
+                f"rand_augment_layers {self.rand_augment_layers} and rand_augment_magnitude "
+                f"{self.rand_augment_magnitude} must not be negative; the paper's are 2 and 15, or 2 and 20"
+            )
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The plain resizing and cropping to the same size, as for testing."""
+        return Preprocess(self.size, self.short_side)
+
+    def __call__(self, clip: Tensor, label: Any = None) -> tuple[Tensor, Any]:
+        """A clip (t, c, h, w) and its label -> the augmented clip (c, t, h', w') and its label.
+
+        Args:
+            clip: uint8, no side shorter than the crop.
+            label: a class, or a mapping of head -> class; only `mirror` looks at it.
+
+        Raises:
+            TypeError, ValueError: if the clip is something else.
+        """
+        _check(clip, self.preprocess.crop_size)
+        clip = _scaled_crop(clip, self.preprocess.crop_size, self.scale_jitter)
+        mirrored, flips = _mirror_label(label, self.mirror)
+        if torch.rand(()) < self.flip and flips:
+            clip, label = F.horizontal_flip(clip), mirrored
+        if self.rand_augment_layers:
+            clip = rand_augment(clip, self.rand_augment_layers, self.rand_augment_magnitude)
+        else:
+            if torch.rand(()) < self.colour:
+                clip = colour_jitter(clip)
+            if torch.rand(()) < self.gray:
+                clip = F.rgb_to_grayscale(clip, clip.shape[-3])
+        return rearrange(clip, "t c h w -> c t h w").contiguous(), label
+
+
+def mirrored_classes(names: Sequence[str]) -> dict[int, int | None]:
+    """Which classes change in the mirror, by the words left, right, clockwise and counterclockwise in their names.
+
+    "Pushing something from left to right" and "... from right to left" become each other; a class such as "swiping
+    left" without a class "swiping right" becomes None: it must not be flipped. The result is for `Augment(mirror=...)`.
+
+    Args:
+        names: of the classes, in their order, such as a data set's `classes`.
+    """
+    spelt_alike = [
+        re.sub(r"\b(counter|anti)[ -]?clockwise\b", "counterclockwise", name.lower().replace("_", " "))
+        for name in names
+    ]
+    other = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
+    turned = [re.sub(rf"\b({'|'.join(other)})\b", lambda word: other[word[0]], name) for name in spelt_alike]
+    number = {name: i for i, name in enumerate(spelt_alike)}
+    return {i: number.get(turned[i]) for i, name in enumerate(spelt_alike) if turned[i] != name}
+
+
+def _mirror_label(label: Any, mirror: Mapping[Any, Any]) -> tuple[Any, bool]:
+    """What the mirror image of a label's clip shows, and whether that is a class at all."""
+    if isinstance(label, Mapping):
+        heads = {head: mirror.get(head, {}).get(one, one) for head, one in label.items()}
+        return heads, None not in heads.values()
+    image = mirror.get(label, label)
+    return image, image is not None or label is None
+
+
+def _check(clip: Tensor, size: tuple[int, int]) -> None:
+    shape = tuple(clip.shape)
+    if clip.dtype != torch.uint8 or clip.ndim != 4 or shape[1] not in (1, 3) or not shape[0]:
+        raise TypeError(f"a clip is uint8 with the axes (t, c, h, w) and 1 or 3 channels; got {clip.dtype} {shape}")
+    if shape[2] < size[0] or shape[3] < size[1]:
+        raise ValueError(
+            f"frames of {shape[2]}x{shape[3]} are smaller than the crop of {size[0]}x{size[1]}; "
+            "`preprocess.resize` them first"
+        )
+
+
+def _scaled_crop(clip: Tensor, size: tuple[int, int], factors: tuple[float, float]) -> Tensor:
+    """A random crop of a size (h, w) out of the clip scaled by two random factors."""
+    scaled = [max(least, int(side * _uniform(*factors))) for side, least in zip(clip.shape[-2:], size, strict=True)]
+    clip = F.resize(clip, scaled, F.InterpolationMode.BILINEAR, antialias=False)
+    top, left = (int(torch.randint(have - want + 1, ())) for have, want in zip(scaled, size, strict=True))
+    return F.crop(clip, top, left, *size).contiguous()  # decoders leave channels last, which slows what follows
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(()).item()
+
+
+def colour_jitter(clip: Tensor) -> Tensor:
+    """Random brightness, saturation, contrast and hue, in this order: uint8 (t, c, h, w) -> same.
+
+    As the original's: brightness ± 32 of 255 (added), saturation and contrast times 0.6 to 1.4, hue turned by up to a
+    fifth of the circle. Unlike there, values are clipped after each step, saturation goes towards grey as in
+    torchvision, and contrast is about the mean of the whole clip. Clips of one channel have no saturation and no hue.
+    """
+    video = (clip / 255 + _uniform(-32 / 255, 32 / 255)).clamp(0, 1)
+    video = F.adjust_saturation(video, _uniform(0.6, 1.4))
+    video = _as_one_image(F.adjust_contrast, video, _uniform(0.6, 1.4))
+    turn = _uniform(-0.2, 0.2)
+    if video.shape[-3] == 3:
+        video = _turn_hue(video, turn)
+    return (video * 255).round().to(torch.uint8)
+
+
+def _turn_hue(video: Tensor, turn: float) -> Tensor:
+    """Hues turned by a share of the circle, (..., 3, h, w) in [0, 1] -> same.
+
+    Equal to torchvision's adjust_hue in a quarter of its time: value and chroma stay, so that each channel follows from
+    the hue alone (https://en.wikipedia.org/wiki/HSL_and_HSV#HSV_to_RGB_alternative).
+    """
+    red, green, blue = video.unbind(-3)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    scale = 1 / chroma.clamp(min=1e-6)
+    sixth = torch.where(
+        value == red,
+        (green - blue) * scale,
+        torch.where(value == green, (blue - red) * scale + 2, (red - green) * scale + 4),
+    )
+    channels = []
+    for offset in (5, 3, 1):
+        at = sixth + (6 * turn + offset)
+        at -= 6 * torch.floor(at / 6)
+        channels.append(value - chroma * torch.minimum(at, 4 - at).clamp(0, 1))
+    return torch.stack(channels, -3)
+
+
+def rand_augment(clip: Tensor, layers: int, magnitude: float) -> Tensor:
+    """Some operations of `RAND_AUGMENT` or none, equally likely, one after the other: uint8 (t, c, h, w) -> same.
+
+    The original's list: what changes pixels but moves none, so that all frames stay aligned. Levels are those of the
+    TensorFlow reference, made for magnitudes of 0 to 10; the paper uses 15 and 20 (Table 7). Beyond 10 the enhancing
+    operations go on growing (to factors 2.8 and 3.7), Cutout's square too (120 and 160 pixels wide), SolarizeAdd adds
+    165 and 220, Solarize turns only pure white, and Posterize becomes weaker: it keeps 6 bits at 15, all 8 from 20 on.
+
+    In two places the original does not do what it sets out to do, and this does: its Contrast blends with white instead
+    of the mean grey, and its Cutout fills with black instead of grey 128.
+
+    Args:
+        clip: of 1 or 3 channels; Color does nothing to one.
+        layers: number of operations.
+        magnitude: of each, not negative.
+    """
+    operations = [*RAND_AUGMENT.values(), None]
+    for _ in range(layers):
+        operation = operations[int(torch.randint(len(operations), ()))]
+        if operation is not None:
+            clip = operation(clip, magnitude / 10)
+    return clip
+
+
+def _as_one_image(change: Callable[..., Tensor], clip: Tensor, *args: Any) -> Tensor:
+    """Apply an image operation that measures the image, so that it measures the clip: all frames in one column."""
+    frames = len(clip)
+    tall = change(rearrange(clip, "t c h w -> c (t h) w"), *args)
+    return rearrange(tall, "c (t h) w -> t c h w", t=frames)
+
+
+def _cutout(clip: Tensor, level: float) -> Tensor:
+    """A grey square, at the same random place of all frames; it may reach over the border."""
+    half = int(40 * level)
+    y, x = (int(torch.randint(side, ())) for side in clip.shape[-2:])
+    clip = clip.clone()
+    clip[..., max(y - half, 0) : y + half, max(x - half, 0) : x + half] = 128
+    return clip
+
+
+def _solarize_add(clip: Tensor, level: float) -> Tensor:
+    """Dark pixels become lighter."""
+    return torch.where(clip < 128, (clip.short() + int(110 * level)).clamp(max=255).byte(), clip)
+
+
+def _enhance(level: float) -> float:
+    """The factor of PIL's enhancing operations: 1 changes nothing."""
+    return 1.8 * level + 0.1
+
+
+RAND_AUGMENT: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "AutoContrast": lambda clip, level: _as_one_image(F.autocontrast, clip),
+    "Equalize": lambda clip, level: _as_one_image(F.equalize, clip),
+    "Invert": lambda clip, level: F.invert(clip),
+    "Posterize": lambda clip, level: F.posterize(clip, min(int(4 * level), 8)),
+    "Solarize": lambda clip, level: F.solarize(clip, min(int(256 * level), 255)),
+    "Color": lambda clip, level: F.adjust_saturation(clip, _enhance(level)),
+    "Contrast": lambda clip, level: _as_one_image(F.adjust_contrast, clip, _enhance(level)),
+    "Brightness": lambda clip, level: F.adjust_brightness(clip, _enhance(level)),
+    "Sharpness": lambda clip, level: F.adjust_sharpness(clip, _enhance(level)),
+    "Cutout": _cutout,
+    "SolarizeAdd": _solarize_add,
+}
+"""Name -> operation on a clip uint8 (t, c, h, w) at a level, which is the magnitude as a share of 10."""

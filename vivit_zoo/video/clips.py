@@ -1,0 +1,258 @@
+"""Which frames of a video make a clip: one to train on, or the views of a test.
+
+The names are those of torchcodec's samplers where the things are the same: "random" starts a clip where
+`clips_at_random_indices` does (with fps, `clips_at_random_timestamps`), and the policies are called alike. They differ
+in what is repeated: "repeat_last" here shows the last frame of the video and not the last one the stride met, and
+"wrap" starts the video again, as the original code, and not the clip.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from vivit_zoo.video.preprocess import Preprocess, view_crops
+from vivit_zoo.video.reader import Frame, Source, VideoError, VideoReader
+
+__all__ = ["ClipSampler", "Policy", "Views", "Where", "clip_indices", "clip_offsets"]
+
+Policy = Literal["repeat_last", "wrap", "error"]
+Where = Literal["random", "uniform", "centre"]
+
+# Matroska rounds timestamps to milliseconds, on both sides of a difference: a frame that comes this little after the
+# moment asked for, in seconds, is the one that was meant.
+_SLACK = 1.5e-3
+
+
+class Video(Protocol):
+    """What is sampled: anything with a length, times and frames, such as a `VideoReader`."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """When each frame is shown, in seconds, increasing."""
+
+    def __len__(self) -> int: ...
+    def read(self, indices: np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
+        """The frames with these numbers, (t, h, w, c) uint8."""
+
+
+def clip_offsets(length: int, clips: int = 1, frames: int = 32, stride: int = 2) -> list[int]:
+    """First frames of the test clips of a video of `length` frames, as the original code places them.
+
+    Several clips start evenly between the first frame and `length - frames * stride`, rounded down; one clip stands in
+    the middle. A video shorter than `frames * stride` gives offsets of 0. (From 15 clips on, the original's rounding of
+    binary fractions can differ by one frame.)
+
+    Raises:
+        ValueError: if a count is not positive.
+    """
+    for name, count in {"length": length, "clips": clips, "frames": frames, "stride": stride}.items():
+        if count < 1:
+            raise ValueError(f"{name} {count} is not positive")
+    last = max(0, length - frames * stride)
+    return [last // 2] if clips == 1 else [clip * last // (clips - 1) for clip in range(clips)]
+
+
+def clip_indices(
+    length: int, offset: int = 0, frames: int = 32, stride: int = 2, policy: Policy = "repeat_last"
+) -> np.ndarray:
+    """Frame numbers (frames,) of a clip that starts at `offset` in a video of `length` frames, int64 in [0, length).
+
+    Args:
+        length: frames of the video.
+        offset: first frame of the clip.
+        frames: frames of the clip.
+        stride: distance between two of them.
+        policy: what stands where the video is over: "repeat_last" its last frame; "wrap" the video again from its
+            start, as in the original code; "error" nothing, such a video is refused.
+
+    Raises:
+        VideoError: with the policy "error", if the clip ends after the video.
+        ValueError: on an unknown policy, or an offset outside the video.
+    """
+    _check(frames, stride, policy)
+    if not 0 <= offset < length:
+        raise ValueError(f"offset {offset} is outside a video of {length} frames")
+    wanted = offset + stride * np.arange(frames)
+    if policy == "wrap":
+        return wanted % length
+    if policy == "error" and wanted[-1] >= length:
+        raise VideoError(
+            f"{length} frames are too few: {frames} with stride {stride} from frame {offset} need {wanted[-1] + 1}; "
+            "use a smaller stride, or the policy 'repeat_last' or 'wrap'"
+        )
+    return np.minimum(wanted, length - 1)
+
+
+def _check(frames: int, stride: int, policy: Policy) -> None:
+    if policy not in get_args(Policy):
+        raise ValueError(f"policy {policy!r} is unknown; choose from {', '.join(get_args(Policy))}")
+    if frames < 1 or stride < 1:
+        raise ValueError(f"a clip of {frames} frames with stride {stride} is empty; both must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clips:
+    """How the frames of a clip follow each other, whatever its place. Places are frames or, with fps, seconds."""
+
+    frames: int = 32
+    stride: int = 2
+    fps: float | None = None
+    policy: Policy = "repeat_last"
+
+    def __post_init__(self) -> None:
+        _check(self.frames, self.stride, self.policy)
+        if self.fps is not None and not (self.fps > 0 and isfinite(self.fps)):
+            raise ValueError(f"fps {self.fps} is no rate; give frames per second, or None to count by stride")
+
+    def _even_starts(self, video: Video, clips: int) -> list[int] | list[float]:
+        """As `clip_offsets`; in seconds nothing is rounded."""
+        if self.fps is None:
+            return clip_offsets(len(video), clips, self.frames, self.stride)
+        last = max(0.0, self._duration(video) - self.frames / self.fps)
+        return [last / 2] if clips == 1 else [clip * last / (clips - 1) for clip in range(clips)]
+
+    def _random_start(self, video: Video) -> int | float:
+        if self.fps is None:
+            return int(torch.randint(max(len(video) - (self.frames - 1) * self.stride, 1), ()))
+        room = self._duration(video) - (self.frames - 1) / self.fps - _SLACK
+        return float(torch.rand((), dtype=torch.float64)) * max(room, 0.0)
+
+    def _clip(self, video: Video, start: int | float) -> np.ndarray:
+        """The frames (frames,) of the clip that starts there, as `clip_indices`."""
+        try:
+            if self.fps is None:
+                return clip_indices(len(video), int(start), self.frames, self.stride, self.policy)
+            wanted, duration = start + np.arange(self.frames) / self.fps + _SLACK, self._duration(video)
+            if self.policy == "error" and wanted[-1] >= duration:
+                raise VideoError(
+                    f"{duration:.2f} seconds are too short: {self.frames} frames at {self.fps:g} a second from second "
+                    f"{start:.2f} end after it; use a higher fps, or the policy 'repeat_last' or 'wrap'"
+                )
+        except VideoError as error:
+            raise VideoError(f"{getattr(video, 'name', 'a video')}: {error}") from error
+        if self.policy == "wrap":
+            wanted %= duration
+        return np.maximum(np.searchsorted(video.times - video.times[0], wanted, side="right") - 1, 0)
+
+    def _duration(self, video: Video) -> float:
+        """Seconds from the first frame to the end of the last, which is taken to last as long as the mean of them."""
+        if len(video) == 1:
+            return 1 / self.fps if self.fps else 0.0
+        return float(video.times[-1] - video.times[0]) * len(video) / (len(video) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSampler(_Clips):
+    """Chooses the frames of one clip of a video.
+
+    Args:
+        frames: frames of the clip.
+        stride: distance in frames between two of them.
+        fps: in place of the stride: frames of the clip for a second of the video, whatever its own rate. Each is the
+            frame on show at its moment, so that clips of videos with a variable rate move at the right speed.
+        where: "random", as the original code trains: each start from which the clip ends within the video is equally
+            likely, drawn from torch's global generator; a shorter video starts at its first frame. "centre": the one
+            test clip of `clip_offsets`. "uniform": no clip but frames from all over the video, as TSN's: its length is
+            cut into as many equal parts as there are `frames`, and the middle frame of each is taken, number
+            (2 i + 1) length // (2 frames); stride and fps do not matter.
+        policy: what stands where a video is over, see `clip_indices`. "uniform" shows the frames of a short video
+            several times each and in their order, but under "error".
+
+    Raises:
+        ValueError: on numbers or names that cannot work.
+    """
+
+    where: Where = "random"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.where not in get_args(Where):
+            raise ValueError(f"where {self.where!r} is unknown; choose from {', '.join(get_args(Where))}")
+        if self.where == "uniform" and self.fps is not None:
+            raise ValueError(
+                f"'uniform' spreads the frames over the whole video, at no rate; fps {self.fps} must be None"
+            )
+
+    def indices(self, video: Video) -> np.ndarray:
+        """Frame numbers (frames,) int64 in [0, len(video)), for `VideoReader.read`.
+
+        Raises:
+            VideoError: under the policy "error", if the video is too short.
+        """
+        if self.where == "uniform":
+            if self.policy == "error" and len(video) < self.frames:
+                raise VideoError(
+                    f"{getattr(video, 'name', 'a video')}: {len(video)} frames are too few to take {self.frames} "
+                    "different ones; take fewer, or use the policy 'repeat_last'"
+                )
+            return (2 * np.arange(self.frames) + 1) * len(video) // (2 * self.frames)
+        start = self._random_start(video) if self.where == "random" else self._even_starts(video, 1)[0]
+        return self._clip(video, start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views(_Clips):
+    """Which parts of a video a model sees in a test: `clips` times `crops` views, as the paper's "4x3".
+
+    Args:
+        clips: number of clips, spread evenly over the video as `clip_offsets` does; one stands in its middle.
+        crops: 1 for the centre of the picture; 3 for left, middle, right (of a high picture top, middle, bottom).
+        frames: frames of a clip.
+        stride: distance in frames between two of them.
+        fps: in place of the stride, see `ClipSampler`.
+        policy: what to do with a video that is shorter than a clip; see `clip_indices`.
+
+    Raises:
+        ValueError: on numbers that cannot work.
+    """
+
+    clips: int = 4
+    crops: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        view_crops(self.crops)
+        clip_offsets(1, self.clips)
+
+    def indices(self, video: Video) -> np.ndarray:
+        """Frame numbers (clips, frames) int64 in [0, len(video)).
+
+        Raises:
+            VideoError: under the policy "error", if the video is too short.
+        """
+        return np.stack([self._clip(video, start) for start in self._even_starts(video, self.clips)])
+
+    def cut(self, video: Video, preprocess: Preprocess) -> Tensor:
+        """The views of a video, resized and cropped but not scaled: (v, c, t, h, w) uint8 in [0, 255].
+
+        They come in the original's order: all clips of a crop, then the next crop.
+
+        Raises:
+            VideoError: if the video cannot be read, or is too short under the policy "error".
+        """
+        frames = self._resized(video, preprocess)
+        views = torch.stack([preprocess.crop(frames, crop) for crop in view_crops(self.crops)])
+        return rearrange(views, "crop clip t h w c -> (crop clip) c t h w").contiguous()
+
+    def read(self, source: Source, preprocess: Preprocess, gray: bool = False) -> Iterator[Tensor]:
+        """The views of a file, each (1, c, t, h, w) as `preprocess` scales it, one after the other in the same order.
+
+        Raises:
+            VideoError: if the file cannot be read, or is too short under the policy "error".
+        """
+        with VideoReader(source, gray=gray) as video:
+            frames = self._resized(video, preprocess)
+        for crop in view_crops(self.crops):
+            for clip in frames:
+                yield preprocess(clip, crop=crop)[None]
+
+    def _resized(self, video: Video, preprocess: Preprocess) -> np.ndarray:
+        """(clips, t, h, w, c) uint8."""
+        frames = video.read(self.indices(video).ravel(), change=preprocess.resize)
+        return rearrange(frames, "(clip t) h w c -> clip t h w c", clip=self.clips)

@@ -1,0 +1,160 @@
+"""Video files to frames: any frame of a real file by its number, exactly.
+
+Nothing that decodes is imported before a file is opened: PyAV (`pip install 'vivit_zoo[video]'`) for both backends, and
+torchcodec (`pip install 'vivit_zoo[torchcodec]'`, and FFmpeg's libraries on the system) for the second.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+
+from vivit_zoo.video.source import Source, VideoError, VideoSource
+
+__all__ = ["Backend", "Source", "VideoError", "VideoReader", "read_video"]
+
+Backend = Literal["pyav", "torchcodec"]
+
+Frame = np.ndarray  # (h, w, c) uint8 in [0, 255]
+
+
+def read_video(
+    source: Source,
+    indices: Sequence[int] | np.ndarray | None = None,
+    gray: bool = False,
+    *,
+    name: str | None = None,
+    backend: Backend = "pyav",
+) -> np.ndarray:
+    """Frames of a file, all of them or those numbered: (t, h, w, c) uint8. See `VideoReader` for details and errors."""
+    with VideoReader(source, gray=gray, name=name, backend=backend) as video:
+        return video.read(range(len(video)) if indices is None else indices)
+
+
+class VideoReader:
+    """An open video whose frames can be read by number, exactly: `with VideoReader(path) as video: ...`.
+
+    Opening reads the timestamps of all packets and, as a rule, decodes nothing. A frame is then known by its timestamp:
+    the reader seeks to the keyframe before it and decodes forward until that very timestamp appears, so that B-frames,
+    variable frame rates and inexact seeking cannot shift the count. Where a seek lands too late, and in files without
+    usable timestamps, it decodes from the start.
+
+    Frames are upright (rotation and mirroring of the file's display matrix are applied) and have the pixels that are
+    stored: a sample aspect ratio is not applied. Frames before the first keyframe, and those that an edit list cuts
+    off, do not count. Frames that the decoder reports as lost or patched up are refused; not every codec does, and
+    transport streams do not tell when their end is missing.
+
+    Args:
+        source: the path of a file on this machine; the bytes of one, such as a member of a tar file; or an open binary
+            file that can be wound back, which stays open.
+        gray: frames with one channel, the luma, in place of RGB.
+        threads: of the decoder; 0 for one per core. Take 1 inside worker processes.
+        name: what messages call the video, such as "shard.tar::clip.mp4"; None for its path.
+        backend: what decodes: "pyav", or "torchcodec" on request; see `vivit_zoo.video.torchcodec` for what differs.
+            Neither ever stands in for the other.
+
+    Attributes:
+        name: as messages call the video.
+        times: when each frame is shown, in seconds from the first, (frames,) float64, increasing.
+
+    Raises:
+        VideoError: if the file is missing, empty, no video, truncated, or without a video stream or frames.
+        ImportError: if the backend is not installed or cannot be loaded.
+        ValueError: on an unknown backend, or gray frames of torchcodec.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        gray: bool = False,
+        threads: int = 0,
+        *,
+        name: str | None = None,
+        backend: Backend = "pyav",
+    ) -> None:
+        decoder = _decoder(backend)
+        opened = VideoSource(source, name)
+        self.name = opened.name
+        self._decoder = decoder(opened, gray, threads)
+        self.times: np.ndarray = self._decoder.times
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.times)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing can be read after."""
+        self._decoder.close()
+
+    def frames_at(self, seconds: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The number of the frame on show at each time; before the first frame the first, after the last the last."""
+        return np.maximum(np.searchsorted(self.times, seconds, side="right") - 1, 0)
+
+    def read(self, indices: Sequence[int] | np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
+        """The frames with these numbers, in this order, repeats allowed: (t, h, w, c) uint8 in [0, 255].
+
+        Each is decoded once, and no others are kept.
+
+        Args:
+            indices: numbers from 0, such as `vivit_zoo.video.clips` gives.
+            change: applied to each frame (h, w, c) when it is decoded, such as `Preprocess.resize`: what is kept is
+                then small, whatever the size of the video.
+
+        Raises:
+            IndexError: if a number is outside the video.
+            VideoError: if one of the frames cannot be decoded, or if they differ in size.
+            ValueError: if there are no indices.
+        """
+        places: dict[int, list[int]] = {}
+        for place, number in enumerate(indices):
+            if not 0 <= number < len(self):
+                raise IndexError(f"{self.name}: there is no frame {number}; they are numbered 0 to {len(self) - 1}")
+            places.setdefault(int(number), []).append(place)
+        clip: np.ndarray | None = None
+        for number in sorted(places):
+            frame = self._decoder.frame(number)
+            frame = frame if change is None else change(frame)
+            if clip is None:
+                clip = np.empty((len(indices), *frame.shape), frame.dtype)
+            if frame.shape != clip.shape[1:]:
+                raise VideoError(
+                    f"{self.name}: the frames change size, from {clip.shape[1:]} to {frame.shape} (h, w, c) at frame "
+                    f"{number}; read them apart, or resize each with `change=`"
+                )
+            clip[places[number]] = frame
+        if clip is None:
+            raise ValueError("no frames were asked for: indices is empty")
+        return clip
+
+
+def _decoder(backend: str) -> Any:
+    """The class that decodes: made of (source, gray, threads), it has `times`, `frame(number)` and `close()`."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend {backend!r} is unknown; choose from {', '.join(get_args(Backend))}")
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise ImportError("reading videos takes PyAV: pip install 'vivit_zoo[video]'") from error
+    if backend == "pyav":
+        from vivit_zoo.video.pyav import PyAVDecoder
+
+        return PyAVDecoder
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ImportError("the backend 'torchcodec' takes: pip install 'vivit_zoo[torchcodec]'") from error
+    except (ImportError, OSError, RuntimeError) as error:  # it loads FFmpeg's libraries at import
+        raise ImportError(
+            "torchcodec is installed but cannot be loaded. It takes FFmpeg's shared libraries on the system (such as "
+            "`apt install ffmpeg` or `conda install ffmpeg`) and the release that goes with this torch; or use "
+            f"backend='pyav'. {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        ) from error
+    from vivit_zoo.video.torchcodec import TorchcodecDecoder
+
+    return TorchcodecDecoder
