@@ -123,7 +123,7 @@ def _runs_as_written() -> bool:
 
 
 def _linear_gelu_tanh(x: Tensor, linear: nn.Linear) -> Tensor:
-    """`gelu_tanh(linear(x))` as one kernel of oneDNN, which applies bias and GELU before it writes: (n, d) -> (n, k)."""
+    """`gelu_tanh(linear(x))` in one kernel of oneDNN, bias and GELU applied before it writes: (n, d) -> (n, k)."""
     return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "gelu", [], "tanh")
 
 

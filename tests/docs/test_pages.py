@@ -93,7 +93,7 @@ def test_every_module_has_an_api_page():
         if re.search("^__all__", file.read_text(), re.MULTILINE)
     }
     inside = {
-        *("cli", "paper", "plots", "server", "signals", "video_pyav", "video_source", "video_torchcodec", "workers"),
+        *("cli", "plots", "system.lazy", "system.server", "video.pyav", "video.torchcodec"),
         *("datasets.formats", "datasets.shards", "datasets.sources"),
         *(f"weights.{name}" for name in ("flax", "names", "original", "transformers")),
     }
