@@ -2,6 +2,7 @@
 
 import json
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -287,8 +288,9 @@ def _kind(path: Path) -> str:
         if head.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(path) as archive:
                 return "npz" if any(name.endswith(".npy") for name in archive.namelist()) else "torch"
-    except (OSError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} cannot be read, or is cut short: {error}") from error
+    # zipfile raises NotImplementedError for versions that it does not know, UnicodeDecodeError for damaged names, ...
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise WeightsError(f"{path} cannot be read, or is damaged or cut short: {error}") from error
     if not head:
         raise WeightsError(f"{path} is empty")
     if head[8:] == b'{"' or path.suffix == ".safetensors":
