@@ -12,7 +12,8 @@ import psutil
 import pytest
 import torch
 
-from vivit_zoo.studies.launch import Busy, hold, run_locally, visible_gpus
+from vivit_zoo.studies import launch
+from vivit_zoo.studies.launch import Busy, available_cores, hold, run_locally, visible_gpus
 
 
 def await_file(file: Path, seconds: float = 60) -> None:
@@ -38,10 +39,18 @@ class Sketch:
     def done(self) -> bool:
         return (self.folder / "done").exists()
 
+    @property
+    def cost(self) -> float:
+        return 1.0
+
+    @property
+    def summary(self) -> str:
+        return f"{self.folder.name}: {'done' if self.done else 'not done'}"
+
     def run(self, threads: int, bar: int) -> None:
         (self.folder / "pid").write_text(str(os.getpid()))
         getattr(self, self.does)()
-        (self.folder / "done").write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {bar}")
+        (self.folder / "done").write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {bar} {threads}")
 
     def finish(self) -> None:
         pass
@@ -79,11 +88,44 @@ class Sketch:
         await_file(self.folder / "never", 600)
 
 
-def test_each_job_has_a_gpu_of_its_own(tmp_path):
+def test_each_job_has_its_own_gpu(tmp_path):
     a, b, c = (tmp_path / name for name in "abc")
     run_locally([Sketch(a, "meet", other=b), Sketch(b, "meet", other=a), Sketch(c)], gpus=["5", "GPU-f00"])
-    assert [(a / "done").read_text(), (b / "done").read_text()] == ["5 1", "GPU-f00 2"]
-    assert (c / "done").read_text() in ("5 1", "GPU-f00 2")
+    threads = max(1, available_cores() // 2)
+    places = [f"5 1 {threads}", f"GPU-f00 2 {threads}"]
+    assert [(a / "done").read_text(), (b / "done").read_text()] == places
+    assert (c / "done").read_text() in places
+
+
+def test_without_gpus_each_core_runs_a_cell_with_one_thread(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "available_cores", lambda: 3)
+    folders = [tmp_path / name for name in "abc"]
+    cells = [
+        Sketch(folder, "meet", other=other) for folder, other in zip(folders, folders[1:] + folders[:1], strict=True)
+    ]
+    run_locally(cells)  # each waits for another: they end only if all three run at the same time
+    assert sorted((folder / "done").read_text().split()[1:] for folder in folders) == [
+        ["1", "1"],
+        ["2", "1"],
+        ["3", "1"],
+    ]
+
+    one = Sketch(tmp_path / "d")
+    run_locally([one], jobs=1)
+    assert (one.folder / "done").read_text().split()[1:] == ["1", "3"]  # one job has all the cores
+
+
+def test_progress_counts_cells_and_reports_each_that_ends(tmp_path, capsys):
+    cells = [Sketch(tmp_path / "a"), Sketch(tmp_path / "b", "fail"), Sketch(tmp_path / "c")]
+    run_locally(cells[:1])
+    capsys.readouterr()
+    run_locally(cells, jobs=1)
+    err = capsys.readouterr().err.replace("\r", "\n")
+    assert "1 of 3 cells done, 1 running  33%" in err
+    assert "3 of 3 cells done, 0 running 100%" in err
+    assert "left" in err
+    lines = err.splitlines()
+    assert ["b: not done" in lines, "c: done" in lines, "a: done" in lines] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +146,7 @@ def test_a_failed_cell_says_why_and_stops_no_other(tmp_path):
     assert [cell.done for cell in cells.values()] == [False, False, False, True]
     assert "RuntimeError: broken on purpose" in cells["fail"].error_file.read_text()
     assert cells["die"].error_file.read_text() == "killed by signal 9\n"
-    assert cells["leave"].error_file.read_text() == "left with exit code 7\n"
+    assert cells["leave"].error_file.read_text() == "exited with code 7\n"
 
     (tmp_path / "fail" / "healed").touch()
     run_locally([cells["fail"]])
@@ -114,7 +156,7 @@ def test_a_failed_cell_says_why_and_stops_no_other(tmp_path):
 
 def test_a_folder_is_held_by_one(tmp_path):
     with hold(tmp_path / "new"):
-        with pytest.raises(Busy, match=f"runs already in pid {os.getpid()} on "), hold(tmp_path / "new"):
+        with pytest.raises(Busy, match=f"is already run by pid {os.getpid()} on "), hold(tmp_path / "new"):
             pass
         with hold(tmp_path / "another"):
             pass

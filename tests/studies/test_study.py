@@ -199,7 +199,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "the same command goes on from here" in err
+    assert "run the same command again to resume" in err
     assert not any(tmp_path.glob("cells/*/error.txt"))
     assert "Traceback" not in err
     first = next(tmp_path.glob("cells/joint*/result.json"))
@@ -285,7 +285,9 @@ def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_
         lines = ({"loader_clips_per_second": pace, "model_clips_per_second": 2 * pace} for pace in (1, 3))
         (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         data = SimpleNamespace(classes=MovingDigits.orders)
-        return Trained(cell.setting.build(), torch.device("cpu"), data, lambda change=None: found[change], 8.0, None)
+        return Trained(
+            cell.setting.build(), torch.device("cpu"), data, lambda change=None: found[change], 40, 8.0, None
+        )
 
     threads = []
     monkeypatch.setattr(cells_module, "train", train)
@@ -301,7 +303,7 @@ def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_
         "head_accuracy": {"verb": 0.75},
         "loader_clips_per_second": 1.5,  # the harmonic mean, as each line is of as many clips
         "model_clips_per_second": 3.0,
-        "core_seconds": 3 * SMALL.steps * SMALL.batch_size / 8.0,
+        "core_seconds": 3 * 40 / 8.0,
     }
     assert {name: cell.result[name] for name in expected} == expected
 

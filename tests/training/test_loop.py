@@ -274,6 +274,38 @@ def last_groups(train, config, folder):
     return list(groups.values())
 
 
+def test_training_stops_at_the_accuracy_asked_for(tmp_path):
+    """At the first evaluation that reaches it; a second call trains no further, and its model is the same."""
+    whole = small(steps=12, lr=2e-2, warmup_steps=0)
+    train(whole, tmp_path / "whole")
+    lines = metrics(tmp_path / "whole")
+    goal = sorted({line["accuracy"] for line in lines})[1]
+    first = next(line["step"] for line in lines if line["accuracy"] >= goal)
+    assert first < 12
+    config = dataclasses.replace(whole, stop_accuracy=goal)
+    stopped = train(config, tmp_path / "stopped")
+    assert metrics(tmp_path / "stopped") == [line for line in lines if line["step"] <= first]
+    assert stopped.clips == first * whole.batch_size
+    again = train(config, tmp_path / "stopped")
+    assert again.clips == stopped.clips
+    assert metrics(tmp_path / "stopped")[-1]["step"] == first
+    for a, b in zip(stopped.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_stops_at_the_accuracy_of_one_head(tmp_path):
+    heads = small(
+        model=BASE.model.replace(dim=24, depth=1, num_classes={"number": 10, "order": 6}),
+        data=DataConfig(train="numbered_digits", test_clips=64),
+        eval_clips=64,
+    )
+    config = dataclasses.replace(heads, stop_accuracy=1 / 64, stop_head="order")
+    assert train(config, tmp_path).clips == 2 * config.batch_size
+    (line,) = metrics(tmp_path)
+    assert line["accuracy_order"] >= 1 / 64
+    assert line["accuracy"] <= min(line["accuracy_order"], line["accuracy_number"])
+
+
 def test_checkpoints_kept_are_the_last_and_the_best(tmp_path):
     train(small(keep=2), tmp_path)
     assert [file.name for file in Checkpoints(tmp_path / "checkpoints").files()] == ["00000004.pt", "00000006.pt"]
@@ -342,6 +374,8 @@ def test_trackers_are_told_what_the_metrics_are(tmp_path, monkeypatch):
         ({"layer_decay": 1.5}, "layer_decay 1.5 is not in"),
         ({"batch_size": 6, "accumulate": 4}, "batch_size 6 is not divisible by accumulate 4"),
         ({"mixup": -0.1}, "mixup -0.1 is negative"),
+        ({"stop_accuracy": 90}, r"stop_accuracy 90 is not in \(0, 1\]"),
+        ({"stop_accuracy": 0.9, "stop_head": "verb"}, "stop_head 'verb' is unknown; the model has one unnamed head"),
     ],
 )
 def test_bad_runs(changes, message):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -115,6 +116,22 @@ class Cell:
         """Whether there is a result."""
         return self.result is not None
 
+    @property
+    def cost(self) -> float:
+        """Roughly the seconds that it takes, from the parameters, tokens and clips, and some for the start."""
+        with torch.device("meta"):
+            params = count_params(self.setting.build())
+        operations = 6 * params * math.prod(self.train.model.grid) * self.train.steps * self.train.batch_size
+        return 5 + operations / 1e10
+
+    @property
+    def summary(self) -> str:
+        """One line with the setting, the seed and the accuracy, or why there is none."""
+        name = f"{self.setting.name}, seed {self.seed}"
+        if result := self.result:
+            return f"{name}: accuracy {result['accuracy']:.1%}, {result['core_seconds']:.0f} core seconds"
+        return f"{name}: {f'failed, see {self.error_file}' if self.error_file.exists() else 'not finished here'}"
+
     def run(self, threads: int, bar: int = 0) -> None:
         """`run_cell`, for the launchers."""
         run_cell(self, threads, bar)
@@ -148,7 +165,7 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
     if tuple(trained.data.classes) == MovingDigits.orders:  # which are pairs with an order
         reverse = torch.tensor([MovingDigits.reversed_label(label) for label in plain.labels.tolist()])
         result["reversed_when_swapped"] = trained.test(swap_halves).accuracy(reverse)
-    seconds = config.steps * config.batch_size / trained.clips_per_second + time.perf_counter() - started
+    seconds = trained.clips / trained.clips_per_second + time.perf_counter() - started
     result["core_seconds"] = seconds * (threads if trained.device.type == "cpu" else 1)
     write_whole(cell.folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
 

@@ -70,14 +70,16 @@ def run_study(
         settings: as for `plan_study`, which tells the errors too.
         seeds: of the cells.
         out: folder of the study.
-        jobs: cells at a time; by default one a GPU, or one.
+        jobs: number of cells that run at the same time; by default one for each GPU, or else one for each core.
         shared: folder for the cells, see `plan_study`.
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs {jobs} is not positive")
     cells = plan_study(settings, seeds, out, shared)
     on_cpu = all(cell.train.device == "cpu" for cell in cells)
-    run_locally(cells, jobs, [] if on_cpu else visible_gpus())
+    # Seed by seed, so that a stopped study has whole tables; cheap cells first, so that there is soon a result to see.
+    order = sorted(cells, key=lambda cell: (cell.seed, cell.cost))
+    run_locally(order, jobs, [] if on_cpu else visible_gpus())
     return cells
 
 
@@ -119,7 +121,10 @@ def run_from_command_line(
         "--cells", type=Path | None, default=None, help="folder for cells that studies share; by default in --out"
     )
     parser.add_argument(
-        "--jobs", type=int | None, default=None, help="cells at a time, which share the cores; by default one a GPU"
+        "--jobs",
+        type=int | None,
+        default=None,
+        help="cells that run at the same time and share the cores; default: one for each GPU, else one for each core",
     )
     parser.add_argument(
         "--launcher",

@@ -107,6 +107,9 @@ class TrainConfig:
         seed: of the initial weights, dropout, augmentation and the order of the clips.
         eval_every: steps between evaluations, each of which also writes the checkpoint that a second call resumes from.
         eval_clips: how many of the test clips these look at, one view each, for speed; the final test sees all.
+        stop_accuracy: stop training at the first evaluation with at least this accuracy, in (0, 1]; None to make all
+            the steps. The schedule of the learning rate is that of all the steps.
+        stop_head: the head whose accuracy that is; "" for all heads together.
         keep: number of newest checkpoints to keep, beside the best.
         workers: processes that make the clips, for each training process; 0 makes them in the training process.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
@@ -136,6 +139,8 @@ class TrainConfig:
     seed: int = 0
     eval_every: int = 50
     eval_clips: int = 250
+    stop_accuracy: float | None = None
+    stop_head: str = ""
     keep: int = 1
     workers: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -163,6 +168,11 @@ class TrainConfig:
                 raise ValueError(f"{name} {getattr(self, name)} is not in [0, 1)")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay {self.layer_decay} is not in (0, 1]; None is for none")
+        if self.stop_accuracy is not None and not 0 < self.stop_accuracy <= 1:
+            raise ValueError(f"stop_accuracy {self.stop_accuracy} is not in (0, 1]; None is for no early stop")
+        heads = [*self.model.num_classes] if isinstance(self.model.num_classes, dict) else []
+        if self.stop_head and self.stop_head not in heads:
+            raise ValueError(f"stop_head {self.stop_head!r} is unknown; the model has {heads or 'one unnamed head'}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}")
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -190,6 +200,7 @@ class Trained:
         device: where it lives.
         data: that it was trained on.
         test: the test, over all processes together: `test()`, or with a change of the clips, as for `evaluate`.
+        clips: seen in training, of all processes; with `stop_accuracy` they may be fewer than steps x batch_size.
         clips_per_second: of training steps alone, over all processes.
         peak_bytes: the most memory beyond what was in use before the model was built, see `PeakMemory`.
     """
@@ -198,6 +209,7 @@ class Trained:
     device: torch.device
     data: DataSets
     test: Callable[..., Scores]
+    clips: int
     clips_per_second: float
     peak_bytes: int | None
 
@@ -268,10 +280,11 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     )
     average = WeightAverage(model, config.ema) if config.ema else None
     done, seconds, best, total = 0, 0.0, -1.0, torch.zeros((), device=device)
+    reached = False  # stop_accuracy
     if checkpoint:
         set_weights(checkpoint, model, optimizer, average)
         done, seconds, best, memory.floor = (checkpoint[name] for name in ("step", "seconds", "best", "peak_bytes"))
-        total = checkpoint["loss"].to(device)
+        total, reached = checkpoint["loss"].to(device), checkpoint.get("reached", False)
     set_random(checkpoint["random"] if checkpoint else [], accelerator, config.seed, done)
 
     suffix = f"_{process}.jsonl" if process else ".jsonl"
@@ -300,7 +313,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     if config.tracker:
         accelerator.init_trackers(run_dir.name, json.loads(config.to_json()))
     steps = tqdm(
-        range(done, config.steps),
+        range(done, done if reached else config.steps),
         desc=run_dir.name,
         initial=done,
         total=config.steps,
@@ -348,10 +361,14 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
             is_best = False
             if looks:
                 with average.in_place() if average else nullcontext():
-                    accuracy = test(look).accuracy()
+                    scores = test(look)
+                heads = {f"accuracy_{head}": one.accuracy() for head, one in scores.heads.items() if head}
+                accuracy = scores.accuracy()
+                watched = heads[f"accuracy_{config.stop_head}"] if config.stop_head else accuracy
+                reached = config.stop_accuracy is not None and watched >= config.stop_accuracy
                 is_best, best = accuracy > best, max(best, accuracy)
                 pace = feed.pace(spent, config.workers, processes)
-                values = {"loss": loss_here, "lr": lr, "accuracy": accuracy, **pace}
+                values = {"loss": loss_here, "lr": lr, "accuracy": accuracy, **heads, **pace}
                 if main:
                     metrics.write(step=step + 1, **values)
                 accelerator.log(values, step=step + 1)
@@ -361,6 +378,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
                 "step": step + 1,
                 "seconds": seconds,
                 "best": best,
+                "reached": reached,
                 "loss": total,
                 "peak_bytes": memory.peak_bytes(),
                 "random": get_random(accelerator),
@@ -373,6 +391,9 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
                 if main:
                     tqdm.write(f"stopped after step {step + 1}; the same call goes on from there", file=sys.stderr)
                 signals.leave(stop)
+            done = step + 1
+            if reached:
+                break
             started = time.perf_counter()
         if stop := anyone(signals.received or 0, accelerator):  # since the last step, which is saved
             signals.leave(stop)
@@ -386,6 +407,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         device=device,
         test=partial(test, final),
         data=data,
-        clips_per_second=config.steps * config.batch_size / seconds,
+        clips=done * config.batch_size,
+        clips_per_second=done * config.batch_size / seconds,
         peak_bytes=memory.peak_bytes(),
     )
