@@ -1,7 +1,19 @@
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from vivit_zoo import ViViT
-from vivit_zoo.cli import main
+from tests.conftest import tiny_config
+from vivit_zoo import ViViT, commands
+from vivit_zoo.cli import VARIANTS, main
+from vivit_zoo.encoders import ENCODERS
+from vivit_zoo.training.help import STUDY_HELP, TRAIN_HELP
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_summary_prints_the_papers_numbers_beside_ours(capsys):
@@ -38,7 +50,7 @@ def test_wrong_name_and_wrong_size(capsys):
 def test_no_command_says_how(capsys):
     with pytest.raises(SystemExit, match="2"):
         main([])
-    assert "summary" in capsys.readouterr().err
+    assert "the following arguments are required: COMMAND" in capsys.readouterr().err
 
 
 def test_convert_passes_every_option_on(monkeypatch, tmp_path, capsys):
@@ -52,10 +64,10 @@ def test_convert_passes_every_option_on(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(ViViT, "from_pretrained", lambda source, **given: asked.update(given, source=source) or Model())
     options = "--revision v1 --variant factorised_self_attention --frames 6 --image-size 8 12 --order time_space"
-    folder = str(tmp_path)
-    assert main(["convert", "a/b", folder, *options.split(), "--sampled-frames", "3", "--format", "transformers"]) == 0
+    options += " --sampled-frames 3 --format transformers"
+    assert main(["convert", "a/b", str(tmp_path), *options.split()]) == 0
     assert asked == {
-        "source": "a/b", "folder": folder, "format": "transformers", "revision": "v1", "order": "time_space",
+        "source": "a/b", "folder": tmp_path, "format": "transformers", "revision": "v1", "order": "time_space",
         "variant": "factorised_self_attention", "num_frames": 6, "image_size": (8, 12), "sampled_frames": 3,
     }  # fmt: skip
     assert "the report" in capsys.readouterr().out
@@ -69,3 +81,177 @@ def test_results_go_into_a_folder(command, tmp_path, capsys):
         main([command, *({"attend": ["clip.mp4", "--checkpoint", "m"]}.get(command, [])), "--out", str(file)])
     assert "there.txt' is a file; give a folder" in capsys.readouterr().err
     assert file.read_text() == "kept"
+
+
+def run_python(*arguments, cwd=ROOT, path=ROOT):
+    environment = os.environ | {"PYTHONPATH": str(path)}
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["classify", "--help"], 0),
+        (["classify", "a.mp4", "--checkpoint", "m", "--top", "0"], 2),
+        (["study"], 0),
+        (["study", "variants", "--help"], 0),
+        (["study", "variant"], 2),
+        (["train", "--help"], 0),
+        (["train", "kinetics4000"], 2),
+    ],
+)
+def test_help_and_wrong_arguments_need_no_torch(arguments, code):
+    script = """
+import sys
+from vivit_zoo.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as done:
+    code = done.code or 0
+slow = {"torch", "numpy", "timm", "jsonargparse"} & sys.modules.keys()
+sys.exit(f"imported {slow}" if slow else code)
+"""
+    done = run_python("-c", script, *arguments)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_variants_are_those_of_the_encoders():
+    assert list(VARIANTS) == list(ENCODERS)
+
+
+def test_classifying_needs_no_timm():
+    script = "import sys, vivit_zoo.commands, vivit_zoo.evaluation.classify, vivit_zoo.weights.load as load; load"
+    done = run_python("-c", script + "\nprint([name for name in ('timm', 'transformers') if name in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_studies_and_recipes_of_a_wheel(tmp_path):
+    """Built as a wheel is, and run where no clone is."""
+    assert run_python("setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "site")).returncode == 0
+    listed = run_python("-m", "vivit_zoo", "study", cwd=tmp_path, path=tmp_path / "site")
+    names = {line.split()[0] for line in listed.stdout.splitlines() if line.startswith("  ") and "--" not in line}
+    assert names == {
+        file.stem for file in (ROOT / "experiments").glob("*.py") if "run_from_command_line(" in file.read_text()
+    }
+    assert "Which variant of ViViT learns best for what it costs?" in listed.stdout
+    recipe = run_python("-m", "vivit_zoo", "train", "something", "--help", cwd=tmp_path, path=tmp_path / "site")
+    assert "Recipe something: " in recipe.stdout, recipe.stderr
+
+
+@pytest.mark.parametrize(("arguments", "script"), [
+    (["study", "variants", "--steps", "3"], "variants.py"),
+    (["train", "--lr", "1"], "recipes/own_videos.py"),
+    (["train", "moments", "--lr", "1"], "recipes/moments.py"),
+])  # fmt: skip
+def test_scripts_get_the_arguments_and_give_the_exit_code(arguments, script, monkeypatch):
+    seen = []
+
+    def run_path(path, run_name):
+        assert sys.path[0] == str(Path(path).parent)
+        seen.append((path, run_name, sys.argv[1:]))
+        raise SystemExit(3)
+
+    monkeypatch.setattr(sys, "argv", ["vivit-zoo"])
+    monkeypatch.setattr(runpy, "run_path", run_path)
+    before = list(sys.path)
+    assert main(arguments) == 3
+    assert seen == [(str(ROOT / "experiments" / script), "__main__", arguments[-2:])]
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("command", "script", "text"),
+    [
+        (["train"], "recipes/own_videos.py", TRAIN_HELP),
+        (["study", "variants"], "variants.py", STUDY_HELP),
+    ],
+)
+def test_the_options_of_the_short_help_exist(command, script, text, monkeypatch, capsys):
+    assert main([*command, "--help-all"]) == 0
+    options = set(re.findall(r"--[\w.]+", text)) - {"--help"}
+    assert len(options) >= 10
+    assert options <= set(re.findall(r"--[\w.]+", capsys.readouterr().out))
+    file = str(ROOT / "experiments" / script)
+    monkeypatch.setattr(sys, "argv", [file, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(file, run_name="__main__")
+    short = capsys.readouterr().out
+    assert short.endswith(text + "\n")
+    assert len(short.splitlines()) < 50
+
+
+def test_numbers_are_checked_before_anything_runs(capsys):
+    for arguments in (
+        ["bench", "--seconds", "-5"],
+        ["bench", "--seconds", "nan"],
+        ["bench", "--repeats", "0"],
+        ["bench", "--batch", "0"],
+        ["bench", "--dtype", "int8"],
+        ["summary", "B/16x2", "--frames", "-2"],
+        ["check-data", "x", "--workers", "-1"],
+        ["attend", "x", "--checkpoint", "y", "--stride", "0"],
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert f"argument {arguments[-2]}" in capsys.readouterr().err
+
+
+def test_convert_never_loses_its_source(tmp_path, capsys):
+    model = ViViT(tiny_config(num_frames=2, image_size=8, dim=8, depth=1, num_heads=2))
+    source, other = tmp_path / "source", tmp_path / "other"
+    model.save_pretrained(source, format="transformers")
+    before = {file.name: file.read_bytes() for file in source.iterdir()}
+    for given in (source, source / "model.safetensors"):
+        assert main(["convert", str(given), str(source), "--overwrite"]) == 2
+        assert "is where the source is, which would be lost" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in source.iterdir()} == before
+    assert main(["convert", str(source), str(other)]) == 0
+    assert main(["convert", str(source), str(other), "--format", "transformers"]) == 2
+    assert "has a model already (config.json); give another folder, or add --overwrite" in capsys.readouterr().err
+    assert main(["convert", str(source), str(other), "--format", "transformers", "--overwrite"]) == 0
+
+
+def test_bench_keeps_its_results(tmp_path, capsys):
+    (tmp_path / "speeds.json").write_text("kept")
+    assert main(["bench", "--out", str(tmp_path)]) == 2
+    assert "has results already (speeds.json)" in capsys.readouterr().err
+    assert (tmp_path / "speeds.json").read_text() == "kept"
+
+
+def test_a_missing_module_is_named_with_the_command_that_installs_it(monkeypatch, capsys):
+    for module, advice in {
+        "matplotlib": "pip install 'vivit-zoo[experiments]'",
+        "sklearn": "pip install 'vivit-zoo[experiments]'",
+        "av": "pip install 'vivit-zoo[video]'",
+        "vit_pytorch": "pip install 'vivit-zoo[bench]'",
+        "nobody_knows": "pip install nobody-knows",
+    }.items():
+
+        def fail(_, module=module):
+            raise ModuleNotFoundError(f"No module named '{module}.x'", name=f"{module}.x")
+
+        monkeypatch.setattr(commands, "summary", fail)
+        assert main(["summary", "B/16x2"]) == 2
+        assert capsys.readouterr().err == f"vivit-zoo: {module} is not installed; this needs it: {advice}\n"
+
+
+def test_ctrl_c_is_an_exit_code_without_a_traceback(monkeypatch, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "summary", interrupt)
+    assert main(["summary", "B/16x2"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_closed_pipe_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "vivit_zoo", "study"]
+    done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -39,7 +39,12 @@ MAY_IMPORT = {
     },
     "studies": {"config", "datasets", "evaluation", "flops", "model", "plots", "system", "training"},
     "bench": {"config", "flops", "model", "plots", "system", "training"},
-    "cli": {"bench", "config", "datasets", "encoders", "evaluation", "flops", "interpret", "model", "video"},
+    "__main__": {"cli"},
+    "cli": {"commands", "scripts", "system"},
+    "commands": {
+        *("bench", "config", "datasets", "encoders", "evaluation", "flops", "interpret", "model", "system", "video"),
+    },
+    "scripts": {"training"},
 }
 WINGS = sorted(file.parent.name for file in PACKAGE.glob("*/__init__.py"))
 FILES = sorted(".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in PACKAGE.rglob("*.py"))

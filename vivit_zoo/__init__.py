@@ -1,17 +1,17 @@
 """vivit_zoo: modular ViViT (Video Vision Transformer, arXiv 2103.15691) variants for research.
 
 The blocks are importable one by one (`vivit_zoo.attention`, `blocks`, `tokens`, `encoders`); the models are built by
-`create_model`. Importing this package loads torch and einops only.
+`create_model`. A name is imported from its file when it is first used, so that importing this package takes no time.
 """
 
 from typing import TYPE_CHECKING
 
-from vivit_zoo.config import SIZES, ViViTConfig
-from vivit_zoo.model import ViViT, create_model
 from vivit_zoo.system.lazy import import_on_use
 
 if TYPE_CHECKING:
+    from vivit_zoo.config import SIZES, ViViTConfig
     from vivit_zoo.inference import optimize_for_inference
+    from vivit_zoo.model import ViViT, create_model
     from vivit_zoo.weights import LoadReport, WeightsError, config_for_image, init_from_image
 
 __version__ = "0.1.0"
@@ -27,12 +27,12 @@ __all__ = [
     "optimize_for_inference",
 ]
 
-
-# The weights need more than torch and einops, so they are imported when they are first used.
 __getattr__ = import_on_use(
     __name__,
     {
+        "config": ["SIZES", "ViViTConfig"],
         "inference": ["optimize_for_inference"],
+        "model": ["ViViT", "create_model"],
         "weights": ["LoadReport", "WeightsError", "config_for_image", "init_from_image"],
     },
 )

@@ -1,271 +1,233 @@
-"""The command line: `vivit-zoo summary | convert | classify | attend | check-data | bench`."""
+"""The command line: `vivit-zoo summary | convert | classify | attend | check-data | bench | train | study`.
+
+This file imports nothing heavy, so that `--help` and wrong arguments are answered at once; `commands.py` does the work.
+"""
 
 import argparse
-import dataclasses
 import os
 import re
 import sys
-import warnings
 from collections.abc import Sequence
-from functools import partial
-from itertools import product
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
 
 from vivit_zoo import __version__
-from vivit_zoo.config import named_config
-from vivit_zoo.encoders import ENCODERS
-from vivit_zoo.flops import PAPER_GFLOPS, count_macs, count_params, paper_gflops
-from vivit_zoo.model import ViViT
-
-if TYPE_CHECKING:
-    from vivit_zoo.video.clips import Views
-    from vivit_zoo.video.preprocess import Preprocess
+from vivit_zoo.system.extras import install_advice
 
 __all__ = ["main"]
 
+# The keys of `vivit_zoo.encoders.ENCODERS`, without importing torch.
+VARIANTS = ("joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product")
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report a program that writes into a closed pipe
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 where a video could not be read, 2 for wrong arguments, 130 if stopped."""
-    parser = argparse.ArgumentParser(prog="vivit-zoo", description="Modular ViViT variants.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True)
-    summary = commands.add_parser("summary", help="size and cost of each variant, beside the paper's numbers")
-    summary.add_argument("name", help="the paper's name of a model: B/16x2, L/16x2, H/14x2, S/16x4, ...")
-    summary.add_argument("--frames", type=int, help="frames of a clip (default: 32)")
-    summary.add_argument("--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width (224)")
-    summary.add_argument("--temporal-depth", type=int, help="blocks of the factorised encoder's temporal half (4)")
-    summary.add_argument("--classes", type=int, help="number of classes (400)")
-    summary.set_defaults(run=_summary)
-    convert = commands.add_parser("convert", help="a checkpoint from one format into another, with a report")
-    convert.add_argument("source", help="hub id, folder or file: transformers', the original JAX code's, or our own")
-    convert.add_argument("folder", help="to write to")
-    convert.add_argument("--format", choices=("vivit_zoo", "transformers"), default="vivit_zoo")
-    convert.add_argument("--revision", help="of the hub's repository")
-    convert.add_argument("--variant", choices=ENCODERS, help="where an original checkpoint does not tell")
-    convert.add_argument("--frames", type=int, help="frames of a clip: as trained (original), or to resize to")
-    convert.add_argument(
-        "--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width, likewise"
-    )
-    convert.add_argument(
-        "--order", choices=("space_time", "time_space"), help="of an original factorised self-attention"
-    )
-    convert.add_argument("--sampled-frames", type=int, help="of an original with uniform frame sampling")
-    convert.set_defaults(run=_convert)
-    classify = commands.add_parser("classify", help="the likeliest classes of video files")
-    classify.add_argument("videos", nargs="+", metavar="VIDEO", help="files that FFmpeg can read")
-    classify.add_argument("--checkpoint", required=True, metavar="SOURCE", help="Hub id, folder or file of a model")
-    classify.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help="1x1, 4x3, ... (4x3)")
-    classify.add_argument("--json", action="store_true", help="print one JSON object a line")
-    classify.set_defaults(run=_classify)
-    look = commands.add_parser(
-        "attend", help="pictures of what a model looks at in a video: attention rollout and heads"
-    )
-    look.add_argument("video", metavar="VIDEO", help="a file that FFmpeg can read; the clip in its middle is taken")
-    look.add_argument("--checkpoint", required=True, metavar="SOURCE", help="Hub id, folder or file of a model")
-    look.add_argument("--layer", help="show each head of this layer too: its number, from 0, -1 for the last, or name")
-    look.add_argument("--out", type=_folder, default=Path("runs/attend"), help="folder for the pictures (runs/attend)")
-    look.set_defaults(run=_attend)
-    for command in (classify, look):
-        command.add_argument("--stride", type=int, default=2, help="distance of a clip's frames in the video (2)")
-        command.add_argument("--top", type=int, default=5, help="number of classes to print (5)")
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
-        command.add_argument(
-            "--preprocessing",
-            choices=("original", "transformers"),
-            default="original",
-            help="pixels as ViViT was trained on, or as transformers' VivitImageProcessor makes them (original)",
-        )
-        command.add_argument(
-            "--policy",
-            choices=("repeat_last", "wrap", "error"),
-            default="repeat_last",
-            help="for a video shorter than a clip: repeat its last frame, start it again, or refuse it (repeat_last)",
-        )
-    check = commands.add_parser("check-data", help="open every video of a data set: classes, lengths, broken files")
-    check.add_argument("source", help="list file, folder, shards such as 'train-{000..015}.tar'; see docs/data.md")
-    check.add_argument("--root", help="folder that a list's paths start from (that of the list)")
-    check.add_argument(
-        "--classes", metavar="FILE", help="names of the classes, one a line, in the order of their numbers"
-    )
-    check.add_argument("--frames", type=int, default=32, help="frames of a clip, to find videos that are shorter (32)")
-    check.add_argument("--stride", type=int, default=2, help="distance of a clip's frames in the video (2)")
-    check.add_argument("--full", action="store_true", help="decode every frame, which finds damage in the middle")
-    check.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0 for none (one a core)")
-    check.add_argument("--json", action="store_true", help="print one JSON object")
-    check.set_defaults(run=_check_data)
-    bench = commands.add_parser("bench", help="speed and memory of each variant, and of other people's ViViTs")
-    bench.add_argument("name", nargs="?", default="B/16x2", help="the paper's name of a model (B/16x2)")
-    bench.add_argument("--variants", nargs="+", choices=ENCODERS, default=[*ENCODERS], help="which (all)")
-    bench.add_argument("--peers", action="store_true", help="transformers' and vit-pytorch's models of the same sizes")
-    bench.add_argument("--frames", type=int, nargs="+", default=[32], help="of a clip: one number or several (32)")
-    bench.add_argument("--image-size", type=int, nargs="+", default=[224], metavar="SIDE", help="likewise (224)")
-    bench.add_argument("--batch", type=int, nargs="+", default=[1], help="clips, likewise (1)")
-    bench.add_argument("--dtype", nargs="+", default=["float32"], help="float32, tf32, bfloat16, float16 (float32)")
-    bench.add_argument("--train", action="store_true", help="training steps in place of forward passes")
-    bench.add_argument("--checkpointing", action="store_true", help="each with its activations computed again as well")
-    bench.add_argument("--compile", action="store_true", help="each under torch.compile as well")
-    bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
-    bench.add_argument("--repeats", type=int, default=10, help="rounds, in each of which all take a turn (10)")
-    bench.add_argument(
-        "--seconds", type=float, default=600.0, help="for everything; the table tells what is left (600)"
-    )
-    bench.add_argument("--out", type=_folder, default=Path("runs/bench"), help="folder for the results (runs/bench)")
-    bench.set_defaults(run=_bench)
-    options = parser.parse_args(arguments)
+    """Run a command and return the exit code.
+
+    Returns:
+        0; 1 if a video could not be read; 2 for wrong arguments or input; 130 after Ctrl-C; 141 if the reader of the
+        output closed it, as `head` does.
+    """
     try:
-        return options.run(options)
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python flushes stdout again when it exits, which would print the same error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except ModuleNotFoundError as error:
+        print(f"vivit-zoo: {install_advice(error)}", file=sys.stderr)
+        return 2
     except (ImportError, OSError, ValueError) as error:
         print(f"vivit-zoo: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] in (["train"], ["study"]):  # their options are the script's, so its parser takes them
+        from vivit_zoo.scripts import run_recipe, run_study
+
+        return (run_recipe if arguments[0] == "train" else run_study)(arguments[1:])
+    options = _parser().parse_args(arguments)
+    commands = import_module("vivit_zoo.commands")
+    return getattr(commands, options.command.replace("-", "_"))(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vivit-zoo", description="Modular ViViT variants.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    _add_summary(commands.add_parser("summary", help="parameters and cost of each variant, beside the paper's numbers"))
+    _add_convert(commands.add_parser("convert", help="convert a checkpoint to another format, with a report"))
+    _add_classify(commands.add_parser("classify", help="print the most likely classes of video files"))
+    _add_attend(commands.add_parser("attend", help="draw what a model attends to in a video"))
+    _add_check_data(commands.add_parser("check-data", help="open every video of a data set: classes, broken files"))
+    _add_bench(commands.add_parser("bench", help="speed and memory of each variant, and of other libraries' ViViTs"))
+    # For the list of commands alone: `_run` passes their arguments on.
+    commands.add_parser("train", help="fine-tune a model on your videos, or run another recipe", add_help=False)
+    commands.add_parser("study", help="run an ablation study; without a name: list the studies", add_help=False)
+    return parser
+
+
+def _add_summary(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", help="the paper's name of a model: B/16x2, L/16x2, H/14x2, S/16x4, ...")
+    command.add_argument("--frames", type=_positive, help="frames of a clip (default: 32)")
+    command.add_argument("--image-size", **_SIDES, help="side, or height and width (224)")
+    command.add_argument(
+        "--temporal-depth", type=_not_negative, help="blocks of the factorised encoder's temporal encoder (4)"
+    )
+    command.add_argument("--classes", type=_not_negative, help="number of classes (400)")
+
+
+def _add_convert(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", help="hub id, folder or file: transformers', the original JAX code's, or our own")
+    command.add_argument("folder", type=_folder, help="folder to write to")
+    command.add_argument("--format", choices=("vivit_zoo", "transformers"), default="vivit_zoo")
+    command.add_argument("--overwrite", action="store_true", help="replace a model that is in the folder already")
+    command.add_argument("--revision", help="branch, tag or commit of the hub's repository")
+    command.add_argument("--variant", choices=VARIANTS, help="for an original checkpoint that does not say it")
+    command.add_argument(
+        "--frames", type=_positive, help="frames of a clip: as trained (original checkpoints), else to resize to"
+    )
+    command.add_argument("--image-size", **_SIDES, help="side, or height and width, likewise")
+    command.add_argument(
+        "--order", choices=("space_time", "time_space"), help="of an original factorised self-attention"
+    )
+    command.add_argument("--sampled-frames", type=_positive, help="of an original with uniform frame sampling")
+
+
+def _add_classify(command: argparse.ArgumentParser) -> None:
+    command.add_argument("videos", nargs="+", metavar="VIDEO", help="files that FFmpeg can read")
+    _add_model(command)
+    command.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help="1x1, 4x3, ... (4x3)")
+    command.add_argument("--json", action="store_true", help="print one JSON object a line")
+    _add_video_options(command)
+
+
+def _add_attend(command: argparse.ArgumentParser) -> None:
+    command.description = "Draw the attention rollout, and on request each head of a layer, over the frames of a clip."
+    command.add_argument("video", metavar="VIDEO", help="a file that FFmpeg can read; the clip in its middle is taken")
+    _add_model(command)
+    command.add_argument(
+        "--layer", help="show each head of this layer too: its number, from 0, -1 for the last, or its name"
+    )
+    command.add_argument("--out", type=_folder, default=Path("runs/attend"), help="folder for pictures (runs/attend)")
+    _add_video_options(command)
+
+
+def _add_check_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", help="list file, folder, shards such as 'train-{000..015}.tar'; see docs/data.md")
+    command.add_argument("--root", help="folder that a list's paths start from (that of the list)")
+    command.add_argument(
+        "--classes", metavar="FILE", help="names of the classes, one a line, in the order of their numbers"
+    )
+    command.add_argument("--frames", type=_positive, default=32, help="frames of a clip, to find shorter videos (32)")
+    command.add_argument("--stride", type=_positive, default=2, help="distance of a clip's frames in the video (2)")
+    command.add_argument("--full", action="store_true", help="decode every frame, which finds damage in the middle")
+    command.add_argument(
+        "--workers", type=_not_negative, default=os.cpu_count() or 1, help="processes; 0 for none (one a core)"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_bench(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", nargs="?", default="B/16x2", help="the paper's name of a model (B/16x2)")
+    command.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS], help="which (all)")
+    command.add_argument("--peers", action="store_true", help="add transformers' and vit-pytorch's, of the same sizes")
+    command.add_argument("--frames", type=_positive, nargs="+", default=[32], help="of a clip: one or several (32)")
+    command.add_argument(
+        "--image-size", type=_positive, nargs="+", default=[224], metavar="SIDE", help="one or several (224)"
+    )
+    command.add_argument("--batch", type=_positive, nargs="+", default=[1], help="clips, one number or several (1)")
+    command.add_argument(
+        "--dtype",
+        nargs="+",
+        choices=("float32", "tf32", "bfloat16", "float16"),
+        default=["float32"],
+        help="one or several (float32)",
+    )
+    command.add_argument("--train", action="store_true", help="measure training steps instead of forward passes")
+    command.add_argument("--checkpointing", action="store_true", help="add each with activation checkpointing")
+    command.add_argument("--compile", action="store_true", help="add each under torch.compile")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
+    command.add_argument("--repeats", type=_positive, default=10, help="rounds; each measures every model once (10)")
+    command.add_argument("--seconds", type=_positive_seconds, default=600.0, help="time limit for everything (600)")
+    command.add_argument("--out", type=_folder, default=Path("runs/bench"), help="folder for the results (runs/bench)")
+    command.add_argument("--overwrite", action="store_true", help="replace results that are in the folder already")
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--checkpoint", required=True, metavar="SOURCE", help="hub id, folder or file of a model")
+
+
+def _add_video_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--stride", type=_positive, default=2, help="distance of a clip's frames in the video (2)")
+    command.add_argument("--top", type=_positive, default=5, help="number of classes to print (5)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
+    command.add_argument(
+        "--preprocessing",
+        choices=("original", "transformers"),
+        default="original",
+        help="pixels as ViViT was trained on, or as transformers' VivitImageProcessor makes them (original)",
+    )
+    command.add_argument(
+        "--policy",
+        choices=("repeat_last", "wrap", "error"),
+        default="repeat_last",
+        help="for a video shorter than a clip: repeat its last frame, start it again, or refuse it (repeat_last)",
+    )
 
 
 def _views(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not CLIPSxCROPS, such as 1x1 or 4x3")
+    if match is None or int(match[1]) < 1 or match[2] not in ("1", "3"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not CLIPSxCROPS, such as 1x1 or 4x3: at least one clip, and 1 or 3 crops"
+        )
     return int(match[1]), int(match[2])
 
 
 def _folder(text: str) -> Path:
     path = Path(text)
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is a file; give a folder")
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise argparse.ArgumentTypeError(f"{str(part)!r} is a file; give a folder")
+            break
     return path
 
 
-def _classify(options: argparse.Namespace) -> int:
-    from vivit_zoo.evaluation.classify import classify_files
-
-    model, views, preprocess = _model_and_views(options, *options.views)
-    device = _device(options.device)
-    return classify_files(model, options.videos, views, preprocess, device, top=options.top, as_json=options.json)
+def _positive(text: str) -> int:
+    return _integer(text, least=1)
 
 
-def _attend(options: argparse.Namespace) -> int:
-    from vivit_zoo.interpret.overlay import attend_file
-
-    model, views, preprocess = _model_and_views(options, clips=1, crops=1)
-    device = _device(options.device)
-    print(attend_file(model, options.video, views, preprocess, options.out, device, options.layer, options.top))
-    return 0
+def _not_negative(text: str) -> int:
+    return _integer(text, least=0)
 
 
-def _model_and_views(options: argparse.Namespace, clips: int, crops: int) -> tuple[ViViT, "Views", "Preprocess"]:
-    from vivit_zoo.video.clips import Views
-    from vivit_zoo.video.preprocess import Preprocess
-
-    if options.top < 1:
-        raise ValueError(f"--top {options.top} is not positive")
-    views = Views(clips=clips, crops=crops, stride=options.stride, policy=options.policy)
-    model = ViViT.from_pretrained(options.checkpoint)
-    views = dataclasses.replace(views, frames=model.config.num_frames)
-    return model, views, Preprocess(model.config.frame_size, style=options.preprocessing)
+def _integer(text: str, least: int) -> int:
+    if not re.fullmatch(r"-?\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    if int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text} is too small; give at least {least}")
+    return int(text)
 
 
-def _check_data(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from vivit_zoo.datasets import check_videos, read_catalogue
-
-    classes = None if options.classes is None else Path(options.classes).read_text(encoding="utf-8-sig").splitlines()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what they say is in the report
-        catalogue = read_catalogue(options.source, options.root, classes)
-    progress = partial(tqdm, desc="check", unit="video", dynamic_ncols=True)
-    report = check_videos(catalogue, options.frames, options.stride, options.full, options.workers, progress)
-    print(report.to_json() if options.json else report)
-    if len(report.videos) < report.total:
-        return 130
-    return int(bool(report.broken))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _positive_seconds(text: str) -> float:
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
-    return torch.device(name)
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return seconds
 
 
-def _summary(options: argparse.Namespace) -> int:
-    changes = _given(num_frames=options.frames, image_size=_pair(options.image_size), num_classes=options.classes)
-    printed = [(fields, gflops) for name, fields, gflops, _ in PAPER_GFLOPS if name == options.name]
-    deep = _given(temporal_depth=options.temporal_depth)
-
-    rows: list[dict[str, Any]] = [{"variant": variant} for variant in ENCODERS]
-    rows += [{"variant": "factorised_encoder"} | deep, {"variant": "factorised_encoder", "temporal_depth": 0}]
-    rows += [] if changes else [fields for fields, _ in printed]
-    lines = [f"{'variant':<58} {'params':>13} {'GMACs':>10} {'paper GFLOPs':>13} {'printed':>8}"]
-    notes = []
-    for row in [row for i, row in enumerate(rows) if row not in rows[:i]]:
-        config = named_config(options.name, **(row | changes))
-        make, shape = partial(ViViT, config), (1, *config.input_shape)
-        label = ", ".join(value if field == "variant" else f"{field}={value}" for field, value in row.items())
-        try:
-            with torch.device("meta"):
-                params = count_params(make())
-        except ValueError as error:  # this size has no such variant: three heads cannot be halved
-            lines.append(f"{label:<58} {'-':>13} {'-':>10} {'-':>13} {'-':>8}")
-            notes.append(f"{label}: {error}")
-            continue
-        in_paper = [gflops for fields, gflops in printed if fields == row and not changes]
-        lines.append(
-            f"{label:<58} {params:>13,} {count_macs(make, shape) / 1e9:>10.2f} {paper_gflops(make, shape):>13.1f}"
-            f" {in_paper[0] if in_paper else '-':>8}"
-        )
-    lines += [*notes, _LEGEND]
-    print("\n".join(lines))
-    return 0
+_SIDES: dict = {"type": _positive, "nargs": "+", "metavar": "PIXELS"}
 
 
-_LEGEND = """\
-GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper counted;
-printed: in the paper, where it prints this model."""
-
-
-def _convert(options: argparse.Namespace) -> int:
-    changes = _given(
-        variant=options.variant,
-        num_frames=options.frames,
-        image_size=_pair(options.image_size),
-        order=options.order,
-        sampled_frames=options.sampled_frames,
-    )
-    model = ViViT.from_pretrained(options.source, revision=options.revision, **changes)
-    model.save_pretrained(options.folder, format=options.format)
-    print(model.load_report)
-    print(f"written to {options.folder} in the format of {options.format}")
-    return 0
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from vivit_zoo.bench.measure import Case, campaign
-    from vivit_zoo.bench.peers import candidates
-
-    if options.checkpointing and not options.train:
-        raise ValueError("--checkpointing changes training steps alone; add --train")
-    device = str(_device(options.device))
-    plan = []
-    for dtype, side, frames, batch in product(options.dtype, options.image_size, options.frames, options.batch):
-        changes = {"num_frames": frames, "image_size": side}
-        configs = [named_config(options.name, variant=variant, **changes) for variant in options.variants]
-        shape = (batch, *configs[0].input_shape)
-        case = Case(shape=shape, dtype=dtype, device=device, train=options.train)
-        plan.append((case, candidates(configs, options.peers, options.checkpointing, options.compile)))
-    print(campaign(plan, options.out, options.repeats, options.seconds))
-    print(f"\nwritten to {options.out}: speeds.json, table.md and pictures")
-    return 0
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _pair(size: list[int] | None) -> tuple[int, ...] | None:
-    """Height and width from one number or two; more are for the configuration to refuse."""
-    return None if size is None else tuple(size * 2 if len(size) == 1 else size)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -93,7 +93,8 @@ def test_every_module_has_an_api_page():
         if re.search("^__all__", file.read_text(), re.MULTILINE)
     }
     inside = {
-        *("cli", "plots", "system.lazy", "system.server", "video.pyav", "video.torchcodec"),
+        *("cli", "commands", "plots", "scripts", "training.help", "video.pyav", "video.torchcodec"),
+        *("system.extras", "system.lazy", "system.server"),
         *("datasets.formats", "datasets.shards", "datasets.sources"),
         *(f"weights.{name}" for name in ("flax", "names", "original", "transformers")),
     }

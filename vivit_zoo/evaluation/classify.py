@@ -85,7 +85,7 @@ def classify_files(
     check_model(model)
     model = model.to(device).eval()
     failed = 0
-    for path in tqdm(paths, disable=len(paths) < 2, unit="video"):
+    for path in tqdm(paths, disable=True if len(paths) < 2 else None, unit="video"):
         try:
             logits = classify(model, path, views, preprocess, device, gray=model.config.in_chans == 1)
         except VideoError as error:

@@ -17,6 +17,7 @@ from vivit_zoo.studies.launch import hold, run_locally, visible_gpus
 from vivit_zoo.studies.slurm import Slurm, run_on_slurm
 from vivit_zoo.studies.tables import Row, note, study_table, write_rows
 from vivit_zoo.training.checkpoint import read_metrics, write_whole
+from vivit_zoo.training.help import STUDY_HELP
 from vivit_zoo.training.loop import TrainConfig
 from vivit_zoo.training.run import make_parser
 
@@ -114,7 +115,7 @@ def run_from_command_line(
         The exit code: that of `report`, or 2 if a setting cannot be built or nothing can be launched.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no cell outlives its study
-    parser = make_parser(question, base, skip=("seed", "model.variant"))
+    parser = make_parser(question, base, skip=("seed", "model.variant"), short_help=STUDY_HELP)
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds: 0, 1, ...")
     parser.add_argument("--out", type=Path, default=Path(out), help="folder of the study")
     parser.add_argument(

@@ -10,10 +10,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
-__all__ = ["PeakMemory", "cpu_capabilities", "describe_machine", "use_bf16"]
+__all__ = ["PeakMemory", "choose_device", "cpu_capabilities", "describe_machine", "use_bf16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of a name; "auto" is CUDA, Apple's "mps" or the CPU, the first that this machine has.
+
+    Raises:
+        ValueError: if torch does not know the device, or this machine does not have it.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise ValueError("it holds no numbers")
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here: {reason}; 'auto' takes the best there is") from error
+    return device
 
 
 def cpu_capabilities() -> Mapping[str, Any]:
@@ -25,6 +45,8 @@ def describe_machine(device: torch.device) -> str:
     """Device, Python and torch in one line, to stand beside numbers."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
+    elif device.type == "mps":
+        name = f"{platform.processor()} GPU (mps)"
     else:
         cpu = cpu_capabilities().get("cpu_name", platform.machine())
         name = f"{cpu} CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
@@ -42,6 +64,8 @@ def use_bf16(precision: str, cpu: bool) -> bool:
         return precision == "bf16"
     if torch.cuda.is_available() and not cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.backends.mps.is_available() and not cpu:
+        return False  # autocast to bfloat16 depends on the version of macOS
     # Without AMX a CPU emulates bfloat16, up to several hundred times slower than float32.
     return bool(cpu_capabilities().get("amx_bf16", False))
 
@@ -64,11 +88,13 @@ class PeakMemory:
             with suppress(OSError, AttributeError, TypeError):  # glibc and Linux alone
                 ctypes.CDLL(None).malloc_trim(0)  # memory that is free, but still the process's, would hide as much
                 Path("/proc/self/clear_refs").write_text("5")  # forgets the peak until now, such as of a conversion
+            import psutil  # of the extra "experiments", which choosing a device does not need
+
             self.before = psutil.Process().memory_info().rss
 
     def peak_bytes(self) -> int | None:
-        """Allocated memory on CUDA, resident memory of the process elsewhere; None on Windows."""
-        if self.floor is None or sys.platform == "win32":
+        """Allocated memory on CUDA, resident memory of the process on the CPU; None elsewhere and on Windows."""
+        if self.floor is None or sys.platform == "win32" or self.device.type not in ("cpu", "cuda"):
             return None
         if self.device.type == "cuda":
             return max(self.floor, torch.cuda.max_memory_allocated(self.device) - self.before)

@@ -1,7 +1,8 @@
-"""Imported for its effect, by the server that starts processes and by nothing else: it outlives signals to a whole job.
+"""Imported for its effect by the server process that starts other processes, and by nothing else.
 
-A terminal and SLURM signal all processes of a job. Were the server gone, the workers that it started would leave before
-the training process has saved. What it starts takes signals as usual again.
+A terminal and SLURM signal all processes of a job. If the server ended, the workers that it started would end before
+the training process has saved. So the server ignores these signals. What it starts takes them as usual again, except
+Ctrl-C, which only the main process answers: it stops its workers itself, and they print no tracebacks.
 """
 
 import os
@@ -10,10 +11,11 @@ import signal
 __all__: list[str] = []
 
 
-def _at(action: signal.Handlers) -> None:
-    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # of submitit's notice the last
+def _set_handlers(action: signal.Handlers) -> None:
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # submitit sends SIGUSR2
         signal.signal(getattr(signal, name), action)
 
 
-_at(signal.SIG_IGN)
-os.register_at_fork(after_in_child=lambda: _at(signal.SIG_DFL))
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+_set_handlers(signal.SIG_IGN)
+os.register_at_fork(after_in_child=lambda: _set_handlers(signal.SIG_DFL))

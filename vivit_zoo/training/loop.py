@@ -112,7 +112,7 @@ class TrainConfig:
         stop_head: the head whose accuracy that is; "" for all heads together.
         keep: number of newest checkpoints to keep, beside the best.
         workers: processes that make the clips, for each training process; 0 makes them in the training process.
-        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        device: "auto" (CUDA or Apple's mps where there is one, else the CPU), "cpu", "cuda" or "mps".
         precision: "auto" (bfloat16 autocast where the hardware multiplies it natively, else float32), "bf16" or "fp32".
         grad_checkpointing: recompute activations in the backward pass, to save memory.
         compile: with `torch.compile`.
@@ -143,7 +143,7 @@ class TrainConfig:
     stop_head: str = ""
     keep: int = 1
     workers: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     grad_checkpointing: bool = False
     compile: bool = False
@@ -154,7 +154,7 @@ class TrainConfig:
     free: ClassVar = ("workers", "keep", "tracker", "data.max_broken")
 
     def __post_init__(self) -> None:
-        for name, known in {"device": ("auto", "cpu", "cuda"), "precision": ("auto", "bf16", "fp32")}.items():
+        for name, known in {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "bf16", "fp32")}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; choose from {', '.join(known)}")
         for name in ("steps", "batch_size", "accumulate", "eval_every", "eval_clips", "keep", "lr", "clip_grad"):
@@ -175,8 +175,9 @@ class TrainConfig:
             raise ValueError(f"stop_head {self.stop_head!r} is unknown; the model has {heads or 'one unnamed head'}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device 'cuda' is not available here; use 'auto' or 'cpu'")
+        has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not has.get(self.device, True):
+            raise ValueError(f"device {self.device!r} is not available here; use 'auto' or 'cpu'")
 
     def to_json(self) -> str:
         """All fields, the model's too."""

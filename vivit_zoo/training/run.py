@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, RawDescriptionHelpFormatter
 from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +19,10 @@ from vivit_zoo.config import ViViTConfig
 from vivit_zoo.evaluation.scores import Scores
 from vivit_zoo.flops import count_params
 from vivit_zoo.model import ViViT
+from vivit_zoo.system.extras import install_advice
 from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics, write_whole
+from vivit_zoo.training.help import TRAIN_HELP
 from vivit_zoo.training.loop import TrainConfig, Trained, train
 from vivit_zoo.weights import config_for_image
 
@@ -29,15 +31,29 @@ __all__ = ["make_parser", "train_and_report", "train_from_command_line"]
 PACKAGES = ("vivit-zoo", "torch", "torchvision", "timm", "accelerate", "av", "torchcodec")
 
 
-def make_parser(doc: str, base: TrainConfig, skip: Collection[str] = ()) -> ArgumentParser:
+def make_parser(
+    doc: str, base: TrainConfig, skip: Collection[str] = (), short_help: str = TRAIN_HELP
+) -> ArgumentParser:
     """A parser with an option for every field of `TrainConfig`, such as --lr, --model.depth, --data.train.
 
+    --help prints the script's docstring and the options that matter first, --help-all every option.
+
     Args:
-        doc: the script's docstring, shown by --help as it is written.
+        doc: the script's docstring, printed as it is written.
         base: the defaults.
         skip: dotted names of fields that are no options.
+        short_help: the options that --help prints.
     """
-    parser = ArgumentParser(description=doc, formatter_class=_HelpAsWritten, allow_abbrev=False)
+    parser = ArgumentParser(
+        usage="%(prog)s [options]",  # else an error would print all options first
+        description=doc,
+        formatter_class=_HelpAsWritten,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    text = f"{doc.strip()}\n\n{short_help}"
+    parser.add_argument("-h", "--help", action=_PrintAndExit, text=text, help="print the options that matter most")
+    parser.add_argument("--help-all", action="help", help="print every option")
     parser.add_class_arguments(TrainConfig, skip=set(skip))
     defaults = dataclasses.asdict(base)
     for name in skip:
@@ -98,6 +114,9 @@ def train_from_command_line(
             raise ValueError("steps and epochs are both given; one follows from the other")
         config = _fit_data(TrainConfig(**given), None if "steps" in said else epochs, said)
         train_and_report(config, folder, paper)
+    except ModuleNotFoundError as error:
+        print(f"{parser.prog}: {install_advice(error)}", file=sys.stderr)
+        return 2
     except (ImportError, OSError, ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
         advice = "; try --grad_checkpointing true, or a larger --accumulate" * isinstance(error, torch.OutOfMemoryError)
         print(f"{parser.prog}: {error}{advice}", file=sys.stderr)
@@ -224,6 +243,18 @@ def _summary(result: dict[str, Any], workers: int) -> str:
         + ("; more --workers may help" if result["waiting"] > 0.1 else "")
     )
     return "\n".join([*lines, result["machine"]])
+
+
+class _PrintAndExit(Action):
+    """An option that prints a text and exits."""
+
+    def __init__(self, option_strings: list[str], dest: str = SUPPRESS, *, text: str = "", help: str = "") -> None:
+        super().__init__(option_strings, dest, nargs=0, default=SUPPRESS, help=help)
+        self.text = text
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        print(self.text)
+        parser.exit()
 
 
 class _HelpAsWritten(RawDescriptionHelpFormatter, DefaultHelpFormatter):

@@ -1,7 +1,7 @@
 """Video files to frames: any frame of a real file by its number, exactly.
 
-Nothing that decodes is imported before a file is opened: PyAV (`pip install 'vivit_zoo[video]'`) for both backends, and
-torchcodec (`pip install 'vivit_zoo[torchcodec]'`, and FFmpeg's libraries on the system) for the second.
+Nothing that decodes is imported before a file is opened: PyAV (`pip install 'vivit-zoo[video]'`) for both backends, and
+torchcodec (`pip install 'vivit-zoo[torchcodec]'`, and FFmpeg's libraries on the system) for the second.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from vivit_zoo.video.source import Source, VideoError, VideoSource
 
-__all__ = ["Backend", "Source", "VideoError", "VideoReader", "read_video"]
+__all__ = ["Backend", "Source", "VideoError", "VideoReader", "check_backend", "read_video"]
 
 Backend = Literal["pyav", "torchcodec"]
 
@@ -133,6 +133,16 @@ class VideoReader:
         return clip
 
 
+def check_backend(backend: str) -> None:
+    """Raise what opening a video would raise if its decoder is missing.
+
+    Raises:
+        ImportError: if the backend is not installed or cannot be loaded.
+        ValueError: on an unknown backend.
+    """
+    _decoder(backend)
+
+
 def _decoder(backend: str) -> Any:
     """The class that decodes: made of (source, gray, threads), it has `times`, `frame(number)` and `close()`."""
     if backend not in get_args(Backend):
@@ -140,7 +150,7 @@ def _decoder(backend: str) -> Any:
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise ImportError("reading videos takes PyAV: pip install 'vivit_zoo[video]'") from error
+        raise ImportError("reading videos takes PyAV: pip install 'vivit-zoo[video]'") from error
     if backend == "pyav":
         from vivit_zoo.video.pyav import PyAVDecoder
 
@@ -148,7 +158,7 @@ def _decoder(backend: str) -> Any:
     try:
         import torchcodec.decoders  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ImportError("the backend 'torchcodec' takes: pip install 'vivit_zoo[torchcodec]'") from error
+        raise ImportError("the backend 'torchcodec' takes: pip install 'vivit-zoo[torchcodec]'") from error
     except (ImportError, OSError, RuntimeError) as error:  # it loads FFmpeg's libraries at import
         raise ImportError(
             "torchcodec is installed but cannot be loaded. It takes FFmpeg's shared libraries on the system (such as "

@@ -1,0 +1,183 @@
+"""What each command of `vivit-zoo` does, given its parsed options; `cli.py` has the options themselves."""
+
+import argparse
+import dataclasses
+import sys
+import warnings
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vivit_zoo.config import named_config
+from vivit_zoo.encoders import ENCODERS
+from vivit_zoo.flops import PAPER_GFLOPS, count_macs, count_params, paper_gflops
+from vivit_zoo.model import ViViT
+from vivit_zoo.system.machine import choose_device
+
+if TYPE_CHECKING:
+    from vivit_zoo.video.clips import Views
+    from vivit_zoo.video.preprocess import Preprocess
+
+__all__ = ["attend", "bench", "check_data", "classify", "convert", "summary"]
+
+SUMMARY_LEGEND = """\
+GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper counted;
+printed: in the paper, where it prints this model."""
+
+
+def summary(options: argparse.Namespace) -> int:
+    """Print parameters and cost of every variant of a size, beside the paper's numbers."""
+    changes = _given(num_frames=options.frames, image_size=_pair(options.image_size), num_classes=options.classes)
+    printed = [(fields, gflops) for name, fields, gflops, _ in PAPER_GFLOPS if name == options.name]
+    deep = _given(temporal_depth=options.temporal_depth)
+
+    rows: list[dict[str, Any]] = [{"variant": variant} for variant in ENCODERS]
+    rows += [{"variant": "factorised_encoder"} | deep, {"variant": "factorised_encoder", "temporal_depth": 0}]
+    rows += [] if changes else [fields for fields, _ in printed]
+    lines = [f"{'variant':<58} {'params':>13} {'GMACs':>10} {'paper GFLOPs':>13} {'printed':>8}"]
+    notes = []
+    for row in [row for i, row in enumerate(rows) if row not in rows[:i]]:
+        config = named_config(options.name, **(row | changes))
+        make, shape = partial(ViViT, config), (1, *config.input_shape)
+        label = ", ".join(value if field == "variant" else f"{field}={value}" for field, value in row.items())
+        try:
+            with torch.device("meta"):
+                params = count_params(make())
+        except ValueError as error:  # this size has no such variant: three heads cannot be halved
+            lines.append(f"{label:<58} {'-':>13} {'-':>10} {'-':>13} {'-':>8}")
+            notes.append(f"{label}: {error}")
+            continue
+        in_paper = [gflops for fields, gflops in printed if fields == row and not changes]
+        lines.append(
+            f"{label:<58} {params:>13,} {count_macs(make, shape) / 1e9:>10.2f} {paper_gflops(make, shape):>13.1f}"
+            f" {in_paper[0] if in_paper else '-':>8}"
+        )
+    print("\n".join([*lines, *notes, SUMMARY_LEGEND]))
+    return 0
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Load a checkpoint, save it in a format, print the report."""
+    found = [name for name in ("config.json", "model.safetensors") if (options.folder / name).exists()]
+    source = Path(options.source)
+    if source.exists() and options.folder.resolve() in (source.resolve(), source.resolve().parent):
+        raise ValueError(f"{options.folder} is where the source is, which would be lost; give another folder")
+    if found and not options.overwrite:
+        raise ValueError(f"{options.folder} has a model already ({found[0]}); give another folder, or add --overwrite")
+    changes = _given(
+        variant=options.variant,
+        num_frames=options.frames,
+        image_size=_pair(options.image_size),
+        order=options.order,
+        sampled_frames=options.sampled_frames,
+    )
+    model = ViViT.from_pretrained(options.source, revision=options.revision, **changes)
+    model.save_pretrained(options.folder, format=options.format)
+    print(model.load_report)
+    print(f"written to {options.folder} in the format of {options.format}")
+    return 0
+
+
+def classify(options: argparse.Namespace) -> int:
+    """Print the most likely classes of video files; 1 if one could not be read."""
+    from vivit_zoo.evaluation.classify import classify_files
+
+    _check_videos(options.videos)
+    model, views, preprocess, device = _open_model(options, *options.views)
+    return classify_files(model, options.videos, views, preprocess, device, top=options.top, as_json=options.json)
+
+
+def attend(options: argparse.Namespace) -> int:
+    """Draw what a model attends to in a video, and print its most likely classes."""
+    from vivit_zoo.interpret.overlay import attend_file
+
+    _check_videos([options.video])
+    model, views, preprocess, device = _open_model(options, clips=1, crops=1)
+    print(attend_file(model, options.video, views, preprocess, options.out, device, options.layer, options.top))
+    return 0
+
+
+def check_data(options: argparse.Namespace) -> int:
+    """Print what is in a data set; 1 if a video is broken, 130 if stopped."""
+    from tqdm import tqdm
+
+    from vivit_zoo.datasets import check_videos, read_catalogue
+    from vivit_zoo.video.reader import check_backend
+
+    check_backend("pyav")  # without it every video would count as broken
+    classes = None if options.classes is None else Path(options.classes).read_text(encoding="utf-8-sig").splitlines()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what they say is in the report
+        catalogue = read_catalogue(options.source, options.root, classes)
+    progress = partial(tqdm, desc="check", unit="video", dynamic_ncols=True, disable=None)
+    report = check_videos(catalogue, options.frames, options.stride, options.full, options.workers, progress)
+    print(report.to_json() if options.json else report)
+    if len(report.videos) < report.total:
+        return 130
+    return int(bool(report.broken))
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure the variants of a size, and print and write the table."""
+    from vivit_zoo.bench.measure import Case, campaign
+    from vivit_zoo.bench.peers import candidates
+
+    if options.checkpointing and not options.train:
+        raise ValueError("--checkpointing changes training steps alone; add --train")
+    if (options.out / "speeds.json").exists() and not options.overwrite:
+        raise ValueError(f"{options.out} has results already (speeds.json); give another --out, or add --overwrite")
+    device = str(choose_device(options.device))
+    plan = []
+    for dtype, side, frames, batch in product(options.dtype, options.image_size, options.frames, options.batch):
+        changes = {"num_frames": frames, "image_size": side}
+        configs = [named_config(options.name, variant=variant, **changes) for variant in options.variants]
+        shape = (batch, *configs[0].input_shape)
+        case = Case(shape=shape, dtype=dtype, device=device, train=options.train)
+        plan.append((case, candidates(configs, options.peers, options.checkpointing, options.compile)))
+    print(campaign(plan, options.out, options.repeats, options.seconds))
+    print(f"\nwritten to {options.out}: speeds.json, table.md and pictures")
+    return 0
+
+
+def _open_model(
+    options: argparse.Namespace, clips: int, crops: int
+) -> tuple[ViViT, "Views", "Preprocess", torch.device]:
+    """Everything that classify and attend need; what is quick to check comes before the model is loaded."""
+    from vivit_zoo.video.clips import Views
+    from vivit_zoo.video.preprocess import Preprocess
+
+    device = choose_device(options.device)
+    views = Views(clips=clips, crops=crops, stride=options.stride, policy=options.policy)
+    if sys.stderr.isatty() and not Path(options.checkpoint).exists():
+        print(f"{options.checkpoint} is not here; looking for it on the hub", file=sys.stderr)
+    model = ViViT.from_pretrained(options.checkpoint)
+    views = dataclasses.replace(views, frames=model.config.num_frames)
+    return model, views, Preprocess(model.config.frame_size, style=options.preprocessing), device
+
+
+def _check_videos(paths: list[str]) -> None:
+    """Raise the reader's error if no video can even be opened, before a model is loaded for it."""
+    from vivit_zoo.video.reader import VideoError, check_backend
+    from vivit_zoo.video.source import VideoSource
+
+    check_backend("pyav")
+    errors = []
+    for path in paths:
+        try:
+            VideoSource(path)
+        except VideoError as error:
+            errors.append(str(error))
+    if len(errors) == len(paths):
+        raise ValueError("; ".join(errors))
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _pair(size: list[int] | None) -> tuple[int, ...] | None:
+    """Height and width from one number or two; more are for the configuration to refuse."""
+    return None if size is None else tuple(size * 2 if len(size) == 1 else size)
