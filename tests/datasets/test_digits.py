@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from vivit_zoo.datasets.config import DataConfig
+from vivit_zoo.datasets.cups import HiddenDigits
 from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
+from vivit_zoo.datasets.turns import TurningDigits
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +29,13 @@ def test_shape_range_and_classes(clips):
     assert MovingDigits.orders[:2] == ("right then down", "right then clockwise")
 
 
-@given(indices=st.lists(st.integers(0, 99), min_size=1, max_size=5), seed=st.integers(0, 3))
-def test_a_clip_does_not_depend_on_what_is_loaded_beside_it(indices, seed):
-    dataset = MovingDigits("test", length=100, seed=seed)
+@given(
+    kind=st.sampled_from([MovingDigits, HiddenDigits, TurningDigits]),
+    indices=st.lists(st.integers(0, 99), min_size=1, max_size=5),
+    seed=st.integers(0, 3),
+)
+def test_a_clip_does_not_depend_on_what_is_loaded_beside_it(kind, indices, seed):
+    dataset = kind("test", length=100, seed=seed)
     for index, (video, label) in zip(indices, dataset.__getitems__(indices), strict=True):
         alone, its_label = dataset[index]
         assert torch.equal(video, alone)
@@ -128,6 +135,22 @@ def test_unknown_split():
         MovingDigits("val")
 
 
+def test_unknown_difficulty():
+    with pytest.raises(ValueError, match="moving digits have no difficulty 1; leave it out"):
+        MovingDigits(difficulty=1)
+    with pytest.raises(ValueError, match="turning digits have no difficulty 4; choose from 1, 2, 3"):
+        TurningDigits(difficulty=4)
+    with pytest.raises(ValueError, match="hidden digits have no difficulty 0; choose from 3, 1, 2"):
+        DataConfig(train="hidden_digits", difficulty=0).build((1, 16, 32, 32))
+    with pytest.raises(ValueError, match="difficulty 2 is of embedded data sets only; leave it out for 'clips'"):
+        DataConfig(train="clips", test="clips", difficulty=2)
+
+
+def test_the_difficulty_of_a_configuration_reaches_both_splits():
+    data = DataConfig(train="turning_digits", difficulty=3).build((1, 16, 32, 32))
+    assert (data.train.difficulty, data.test.difficulty) == (3, 3)
+
+
 def test_numbered_digits_are_the_same_clips_with_two_labels():
     plain, numbered = MovingDigits("test", 20), NumberedDigits("test", 20)
     for index in range(20):
@@ -137,7 +160,7 @@ def test_numbered_digits_are_the_same_clips_with_two_labels():
     assert {head: len(names) for head, names in numbered.classes.items()} == {"number": 10, "order": 6}
 
 
-@pytest.mark.parametrize("kind", [MovingDigits, NumberedDigits])
+@pytest.mark.parametrize("kind", [MovingDigits, NumberedDigits, HiddenDigits, TurningDigits])
 def test_clips_as_videos(kind):
     """To half a step of 255 the same pixels, in the same order, under the same labels."""
     dataset = kind("train", 5)
@@ -151,5 +174,5 @@ def test_clips_as_videos(kind):
             assert (frames[..., 0] / 127.5 - 1 - clip[0, [3, 3, 15]]).abs().max() <= 0.5001 / 127.5
             assert (coloured.read([15])[0] == video.read([15])[0]).all()
             assert (len(video), video.times[-1]) == (16, 15 / 16)
-            with pytest.raises(IndexError, match=f"moving digits, train clip {index}: there is no frame 16"):
+            with pytest.raises(IndexError, match=f"{kind.name}, train clip {index}: there is no frame 16"):
                 video.read([16])

@@ -4,14 +4,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
+from vivit_zoo.datasets.cups import HiddenDigits
 from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
+from vivit_zoo.datasets.embedded import EmbeddedClips
+from vivit_zoo.datasets.turns import TurningDigits
 from vivit_zoo.datasets.videos import VideoClips, VideoViews
 from vivit_zoo.video.augment import Augment, mirrored_classes
 from vivit_zoo.video.clips import ClipSampler, Policy, Views, Where
 
 __all__ = ["DataConfig", "DataSets"]
 
-EMBEDDED = {"moving_digits": MovingDigits, "numbered_digits": NumberedDigits}
+EMBEDDED: dict[str, type[EmbeddedClips]] = {
+    "moving_digits": MovingDigits,
+    "numbered_digits": NumberedDigits,
+    "hidden_digits": HiddenDigits,
+    "turning_digits": TurningDigits,
+}
 AS_VIDEOS = ":videos"
 
 
@@ -52,14 +60,16 @@ class DataConfig:
     """Where the clips of a run come from, and which they are. How many frames of which size is for the model to say.
 
     Args:
-        train: what is built in, "moving_digits" or "numbered_digits", or training videos, in any form that
-            `read_catalogue` reads: a list file, a folder of class folders, shards, ... What is built in comes as clips
-            of its own size, ready for the model; as "moving_digits:videos" it is read like files, so that all below has
-            its effect.
+        train: an embedded data set ("moving_digits", "numbered_digits", "hidden_digits" or "turning_digits"), or
+            training videos, in any form that `read_catalogue` reads: a list file, a folder of class folders, shards,
+            ... Embedded clips have a fixed size and go to the model as they are; with the suffix ":videos", such as
+            "moving_digits:videos", they are read like video files, so that the options below apply to them.
         test: the videos to test on; not for what is built in, which has its own.
         held_out: share of the training videos of each class to test on in place of training on them, where there is no
             `test` and nothing built in; always the last ones, see `Catalogue.hold_out`.
         root: folder that paths in lists start from; "" for the one that a list lies in.
+        difficulty: level of an embedded data set that has several, "hidden_digits" or "turning_digits"; None for the
+            first.
         train_clips, test_clips: how many clips; of what is built in alone.
         stride: distance in frames between two frames of a clip.
         fps: in place of the stride, frames of a clip for a second of the video.
@@ -77,6 +87,7 @@ class DataConfig:
     test: str = ""
     held_out: float = 0.0
     root: str = ""
+    difficulty: int | None = None
     train_clips: int = 100_000
     test_clips: int = 1_000
     stride: int = 2
@@ -107,6 +118,10 @@ class DataConfig:
             for name in ("test", "held_out", "root"):
                 if value := getattr(self, name):
                     raise ValueError(f"{self.train} has its own test clips and no files; leave out {name} {value!r}")
+        if not self.embedded and self.difficulty is not None:
+            raise ValueError(
+                f"difficulty {self.difficulty} is of embedded data sets only; leave it out for {self.train!r}"
+            )
         if not self.embedded and not self.test and not self.held_out:
             raise ValueError(
                 f"train {self.train!r} needs videos to test on: give test, in any of the same forms, or the share "
@@ -130,7 +145,8 @@ class DataConfig:
                 return self._videos(clip, *train.hold_out(self.held_out))
             return self._videos(clip, train, read_catalogue(self.test, self.root or None, train.classes))
         make = EMBEDDED[self.train.removesuffix(AS_VIDEOS)]
-        train_clips, test_clips = make("train", self.train_clips), make("test", self.test_clips)
+        train_clips = make("train", self.train_clips, difficulty=self.difficulty)
+        test_clips = make("test", self.test_clips, difficulty=self.difficulty)
         if self.train.endswith(AS_VIDEOS):
             return self._videos(clip, train_clips.videos(), test_clips.videos())
         if clip != (has := tuple(train_clips[0][0].shape)):

@@ -1,0 +1,80 @@
+"""HiddenDigits: the label is what the pixels show, and frames without their order do not show it."""
+
+from collections import defaultdict
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from vivit_zoo.datasets.cups import HiddenDigits
+
+
+@pytest.mark.parametrize("difficulty", HiddenDigits.levels)
+def test_the_label_is_where_the_digit_ends_in_the_picture(difficulty):
+    """Found from the frames alone: where the digit is in the look, and which two cups leave their height in a swap."""
+    dataset = HiddenDigits("train", difficulty=difficulty)
+    for index in range(30):
+        video, label = dataset[index]
+        events = ((video[0] + 1) / 2).unflatten(0, (4, 4))  # (event, frame, h, w)
+        look = 3 - difficulty
+        strips = [slice(0, 11), slice(11, 21), slice(21, 32)]
+        below = [events[look, 1, 17:, strip].sum() for strip in strips]  # lifted cups end above row 17
+        place = int(np.argmax(below))
+        for event in range(look + 1, 4):
+            rows = torch.arange(32.0)
+            mass = [events[event, 0][:, strip].clamp(min=0.3).sub(0.3).sum(1) for strip in strips]
+            heights = torch.stack([(one * rows).sum() / one.sum() for one in mass])
+            idle = int((heights - heights.mean()).abs().argmin())  # one of the others is above, one below
+            if place != idle:
+                place = 3 - idle - place
+        assert place == label
+
+
+def test_classes_are_balanced_and_splits_differ():
+    for difficulty in HiddenDigits.levels:
+        dataset = HiddenDigits("train", difficulty=difficulty)
+        labels = torch.tensor([dataset._label(dataset._draw(index)) for index in range(900)])
+        assert (labels.bincount(minlength=3) > 240).all()
+    assert not torch.equal(HiddenDigits("train")[0][0], HiddenDigits("test")[0][0])
+
+
+@pytest.mark.parametrize("difficulty", HiddenDigits.levels)
+def test_the_ceiling_follows_from_what_a_bag_of_frames_holds(difficulty):
+    """Over all orders of the swaps: knowing the start alone, or nothing, the best guess is right as often as said."""
+    dataset = HiddenDigits("train", difficulty=difficulty)
+    labels = defaultdict(list)
+    for start in range(3):
+        for order in permutations(range(3)):
+            labels[start].append(dataset._label({"start": start, "order": order}))
+    for ends in labels.values():
+        counts = np.bincount(ends, minlength=3)
+        assert counts.max() / counts.sum() == pytest.approx(HiddenDigits.ceiling(difficulty))
+    assert (np.bincount([end for ends in labels.values() for end in ends]) == 6).all()
+
+
+@pytest.mark.parametrize("difficulty", HiddenDigits.levels)
+def test_clips_with_other_ends_have_the_same_frames(difficulty):
+    """The order of the swaps decides the label and nothing in any frame: the bags are equal, pixel by pixel."""
+    dataset = HiddenDigits("train", difficulty=difficulty)
+    draw = dataset._draw(3)
+    bags, ends = [], set()
+    for order in permutations(range(3)):
+        changed = draw | {"order": np.array(order), "above": np.array([order[i] % 2 for i in range(3)])}
+        frames = dataset._render_all([changed])[0].flatten(1)
+        bags.append(sorted(frames.tolist()))
+        ends.add(dataset._label(changed))
+    assert len(ends) > 1
+    for bag in bags[1:]:
+        torch.testing.assert_close(torch.tensor(bag), torch.tensor(bags[0]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["digit", "size", "radius", "shift", "above"])
+def test_nothing_but_the_swaps_depends_on_the_class(name):
+    dataset = HiddenDigits("train")
+    draws = [dataset._draw(index) for index in range(900)]
+    values = torch.tensor(np.array([np.atleast_1d(draw[name]).ravel() for draw in draws]), dtype=torch.float64)
+    labels = torch.tensor([dataset._label(draw) for draw in draws])
+    for label in range(3):
+        mine = values[labels == label]
+        assert ((mine.mean(0) - values.mean(0)).abs() < 4 * values.std(0) / len(mine) ** 0.5).all()
