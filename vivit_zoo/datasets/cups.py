@@ -23,15 +23,15 @@ class HiddenDigits(EmbeddedClips):
     """A digit is under one of three cups, which swap places; the class is where it is in the end.
 
     A clip has four events of four frames each: three swaps of two cups and one look, in which all cups are lifted and
-    show the digit. Each of the three possible swaps occurs exactly once, in random order, and only the last `difficulty`
-    of them come after the look and move the digit. The cups look alike, so that a model has to bind a place at one time
-    to places at later times. Shape (1, 16, 32, 32) in [-1, 1], classes "left", "middle" and "right".
+    show the digit. Each of the three possible swaps occurs exactly once, in random order, and only the last
+    `difficulty` of them come after the look and move the digit. The cups look alike, so that a model has to bind a
+    place at one time to places at later times. Shape (1, 16, 32, 32) in [-1, 1], classes "left", "middle" and "right".
 
     The accuracies that a model can reach are known by construction, because each clip shows the same three swaps and an
     unordered bag of frames (or of tubelets of two or four frames) tells only under which cup the digit was in the look:
 
     - difficulty 1 and 3: a frame and a bag of frames know nothing about the end: 1/3;
-    - difficulty 2: two different swaps always move the digit, to each of the two other places in half of the clips: 1/2;
+    - difficulty 2: two different swaps always move the digit, to each of the two other places equally often: 1/2;
     - the order of the events shows everything: 1.
 
     With difficulty 3 the look is always the first event, with 1 it comes before the last swap. Arguments and errors are

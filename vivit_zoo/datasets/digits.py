@@ -17,8 +17,8 @@ __all__ = ["MovingDigits", "NumberedDigits"]
 class MovingDigits(EmbeddedClips):
     """A handwritten digit makes one motion, then another; the class is their order: (1, 16, 32, 32) in [-1, 1].
 
-    The motions are right, down and clockwise, so that the classes are the six ordered pairs of two different motions. At
-    the switch, before frame 6, 8 or 10, the digit jumps to a new random place and angle. Without the jump the set of
+    The motions are right, down and clockwise, so that the classes are the six ordered pairs of two different motions.
+    At the switch, before frame 6, 8 or 10, the digit jumps to a new random place and angle. Without the jump the set of
     positions would show the order, and so would a tubelet of two frames that contains the switch. The accuracies that a
     model can reach are known by construction:
 

@@ -160,7 +160,7 @@ class _Clip:
 
 @cache
 def _digits(split: Split) -> tuple[Tensor, np.ndarray]:
-    """The split's digits, (n, 1, 8, 8) in [0, 1], and their numbers, (n,): four fifths for training, one for the test."""
+    """The split's digits, (n, 1, 8, 8) in [0, 1], and their numbers, (n,): four fifths to train, one fifth to test."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
