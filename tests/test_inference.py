@@ -1,6 +1,7 @@
 """`optimize_for_inference` changes the time and nothing else."""
 
 import copy
+import importlib
 
 import pytest
 import torch
@@ -151,3 +152,21 @@ def test_checkpointing_the_mlp_drops_the_same_again(reentrant, monkeypatch):
     assert 0.3 < dropped.float().mean() < 0.7
     # What the second pass kept is scaled by two, so that the bias's gradient counts it.
     torch.testing.assert_close(mlp.fc2.bias.grad, 2.0 * (~dropped).sum(dim=0).float())
+
+
+def test_sparse_weights_are_computed_as_before():
+    model = tiny_model().float()
+    video = video_for(model.config, dtype=torch.float32)
+    with torch.no_grad():
+        expected = model(video)
+        for mlp in [module for module in model.modules() if isinstance(module, Mlp)]:
+            mlp.fc1.weight = nn.Parameter(mlp.fc1.weight.to_sparse_coo())
+        torch.testing.assert_close(optimize_for_inference(model)(video), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_module_can_be_reloaded():
+    names = vars(inference).copy()
+    try:
+        importlib.reload(inference)
+    finally:
+        vars(inference).update(names)  # other tests compare with the classes that they imported

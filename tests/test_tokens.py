@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.conftest import randomise
+from tests.conftest import randomise, tiny_config, video_for
+from vivit_zoo import ViViT
 from vivit_zoo.tokens import (
     ClassToken,
     PosEmbed,
@@ -117,3 +118,29 @@ def test_class_token_comes_first_in_each_sequence(lead, n):
     out = token(x)
     assert torch.equal(out[..., 1:, :], x)
     assert torch.equal(out[..., 0, :], token.token.expand(*lead, 4))
+
+
+@pytest.mark.parametrize("assign", [False, True], ids=["to_empty", "assign"])
+@pytest.mark.parametrize("changes", [{}, {"num_frames": 14, "sampled_frames": 6}, {"variant": "factorised_encoder"}])
+def test_what_no_checkpoint_holds_is_computed_again_when_one_is_loaded(changes, assign):
+    """Fixed positions and sampled frames, which are undefined after `to_empty` and on the meta device."""
+    config = tiny_config(pos_embed="sincos_3d", **changes)
+    model, video = randomise(ViViT(config)).eval(), video_for(config, dtype=torch.float32)
+    with torch.device("meta"):
+        other = ViViT(config)
+    if not assign:
+        other.to_empty(device="cpu")
+        for buffer in other.buffers():
+            buffer.fill_(1)
+    other.load_state_dict(model.state_dict(), assign=assign)
+    assert torch.equal(other.eval()(video), model(video))
+    other.half()
+    other.load_state_dict(model.state_dict())
+    assert {buffer.dtype for buffer in other.buffers()} <= {torch.float16, torch.int64}
+
+
+def test_the_rest_of_a_class_token_goes_with_it():
+    token = ClassToken(4)
+    token.rest = torch.full((4,), 1e-9)
+    token.load_state_dict({"token": torch.ones(4)})
+    assert token.rest is None

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from vivit_zoo.attention import Attention, attend
 from vivit_zoo.blocks import Mlp, gelu_tanh
@@ -99,6 +99,7 @@ class FusedMlp(Mlp):
             and x.device.type == self.fc1.weight.device.type == "cpu"
             and x.dtype == self.fc1.weight.dtype
             and x.dtype in FUSIBLE
+            and self.fc1.weight.layout == torch.strided
             and x.shape[-1:] == self.fc1.weight.shape[1:]
         )
 
@@ -127,7 +128,7 @@ def _linear_gelu_tanh(x: Tensor, linear: nn.Linear) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "gelu", [], "tanh")
 
 
-if FUSIBLE:
+if FUSIBLE and torch.ops.mkldnn._linear_pointwise not in flop_registry:  # it is after importlib.reload
 
     @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
     def _flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:

@@ -5,6 +5,7 @@ Tokens keep their grid: (b, t, n, d) with t temporal and n = h·w spatial places
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -78,14 +79,29 @@ class SampleFrames(nn.Module):
 
     def __init__(self, num_frames: int, sampled_frames: int) -> None:
         super().__init__()
-        indices = torch.tensor(uniform_frame_indices(num_frames, sampled_frames))
-        self.register_buffer("indices", indices, persistent=False)
+        self.picked = uniform_frame_indices(num_frames, sampled_frames)
+        self.register_buffer("indices", torch.tensor(self.picked), persistent=False)
+        self.register_load_state_dict_post_hook(_reset_buffers)
+
+    def reset_buffers(self) -> None:
+        """Compute the indices again: no checkpoint holds them, and `to_empty` leaves them undefined."""
+        self.indices = torch.tensor(self.picked, device=_real(self.indices.device))
 
     def forward(self, x: Tensor) -> Tensor:
         return x.index_select(2, self.indices)
 
     def extra_repr(self) -> str:
         return f"{len(self.indices)} frames"
+
+
+def _reset_buffers(module: Any, _: Any) -> None:
+    """Hook for `load_state_dict`: what is not in a checkpoint is computed again."""
+    module.reset_buffers()
+
+
+def _real(device: torch.device) -> torch.device:
+    """The CPU for the meta device: a model on it is about to get weights with `load_state_dict(..., assign=True)`."""
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 def sincos_1d(sizes: tuple[int, ...], dim: int) -> Tensor:
@@ -149,8 +165,14 @@ class PosEmbed(nn.Module):
             self.table = nn.Parameter(torch.empty(*grid, dim))
             nn.init.normal_(self.table, std=0.02)
         else:
-            sizes = grid if frame is None else (*grid[:-1], *frame)
-            self.register_buffer("table", fixed(sizes, dim).reshape(*grid, dim), persistent=False)
+            self.fixed, self.sizes = fixed, grid if frame is None else (*grid[:-1], *frame)
+            self.register_buffer("table", fixed(self.sizes, dim).reshape(*grid, dim), persistent=False)
+            self.register_load_state_dict_post_hook(_reset_buffers)
+
+    def reset_buffers(self) -> None:
+        """Compute a fixed table again: no checkpoint holds it, and `to_empty` leaves it undefined."""
+        shape, dtype, device = self.table.shape, self.table.dtype, _real(self.table.device)
+        self.table = self.fixed(self.sizes, shape[-1]).reshape(shape).to(device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         # Else a grid of one place, such as a single frame, would be repeated over the table without a word.
@@ -175,6 +197,11 @@ class ClassToken(nn.Module):
         super().__init__()
         self.token = nn.Parameter(torch.zeros(dim))
         self.register_buffer("rest", None, persistent=False)
+        self.register_load_state_dict_post_hook(_reset_buffers)
+
+    def reset_buffers(self) -> None:
+        """Drop the rest of another token."""
+        self.rest = None
 
     def forward(self, x: Tensor) -> Tensor:
         token = self.token if self.rest is None else self.token + self.rest
