@@ -29,8 +29,8 @@ from torch.profiler import profile
 
 from vivit_zoo import create_model, inference
 from vivit_zoo.attention import Attention, attend, attend_over_time
-from vivit_zoo.blocks import Mlp, gelu_tanh
 from vivit_zoo.encoders import ENCODERS
+from vivit_zoo.mlp import Mlp, gelu_tanh
 from vivit_zoo.system.machine import describe_machine
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -25,8 +25,8 @@ from tqdm import tqdm
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.evaluation.evaluate import evaluate
+from vivit_zoo.positions import sincos_3d
 from vivit_zoo.studies.study import BASE
-from vivit_zoo.tokens import sincos_3d
 from vivit_zoo.training.checkpoint import write_whole
 from vivit_zoo.training.losses import cross_entropy
 from vivit_zoo.training.optim import warmup_cosine

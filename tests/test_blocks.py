@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,8 @@ from torch import nn
 
 from tests.conftest import randomise
 from vivit_zoo.attention import Attention, attend, attend_split_heads
-from vivit_zoo.blocks import Block, DropPath, FactorisedBlock, Mlp
+from vivit_zoo.blocks import Block, DropPath, FactorisedBlock
+from vivit_zoo.mlp import Mlp
 
 sizes = st.integers(1, 4)
 
@@ -68,7 +71,7 @@ def test_unknown_order_is_refused():
 
 
 def test_options_reach_both_attentions():
-    block = FactorisedBlock(8, 2, qkv_bias=False, attn_drop=0.25, drop=0.5, norm_eps=1e-3)
+    block = FactorisedBlock(8, 2, qkv_bias=False, attn_drop=0.25, drop=0.5, norm=partial(nn.LayerNorm, eps=1e-3))
     for attn, norm in ((block.attn, block.norm1), (block.attn_time, block.norm_time)):
         assert attn.qkv.bias is None
         assert (attn.attn_drop, attn.proj_drop.p, norm.eps) == (0.25, 0.5, 1e-3)

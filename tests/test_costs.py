@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from tests.conftest import VARIANTS, tiny_config, video_for
 from vivit_zoo import ViViT, inference, optimize_for_inference
-from vivit_zoo.blocks import Mlp
 from vivit_zoo.inference import FUSIBLE
+from vivit_zoo.mlp import Mlp
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
 batches = pytest.mark.parametrize("batch", [1, 2])

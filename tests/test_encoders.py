@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.conftest import VARIANTS, randomise, tiny_config, tiny_model, video_for
 from vivit_zoo import ViViT
-from vivit_zoo.encoders import ENCODERS, FactorisedEncoder, FactorisedSelfAttention, Joint
+from vivit_zoo.encoders import ENCODERS, POOLS, FactorisedEncoder, FactorisedSelfAttention, Joint
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
 sizes = st.integers(1, 4)
@@ -29,11 +29,9 @@ def test_any_grid_becomes_one_vector(variant, b, t, n, half, head_dim):
     assert encoder(grid(b, t, n, dim)).shape == (b, dim)
 
 
-@given(variant=st.sampled_from(VARIANTS), pool=st.sampled_from(["token", "avg", "max"]), seed=st.integers(0, 99))
+@given(variant=st.sampled_from(VARIANTS), pool=st.sampled_from(POOLS), seed=st.integers(0, 99))
 def test_samples_do_not_see_one_another(variant, pool, seed):
     """A sample's features are the same alone, among others, and whatever the others are."""
-    if pool == "token" and "token" not in getattr(ENCODERS[variant], "pools", ("token",)):
-        return
     encoder = make(variant, global_pool=pool)
     x = grid(3, 3, 5, 8, seed=seed)
     out = encoder(x)
@@ -180,9 +178,75 @@ def test_each_rate_alone_has_an_effect_in_training(variant, rate):
 
 
 @pytest.mark.parametrize("variant", ["factorised_self_attention", "factorised_dot_product"])
-def test_variants_without_class_token_say_so(variant):
-    with pytest.raises(ValueError, match=r"has no class token.*choose from avg, max"):
-        ViViT(tiny_config(variant=variant, global_pool="token"))
+def test_class_tokens_of_frames_are_more_places(variant):
+    """Class token and registers run through the blocks as two more places would; their mean over frames is pooled."""
+    encoder = make(variant, n=5, global_pool="token", reg_tokens=1)
+    places = make(variant, n=7, pos_embed=nn.Identity, global_pool="avg")
+    places.load_state_dict({k: v for k, v in encoder.state_dict().items() if k in places.state_dict()})
+    x = grid(2, 3, 5, 8)
+    tokens = encoder.cls_token(encoder.reg_tokens(x + encoder.pos_embed.table))
+    torch.testing.assert_close(encoder(x), places.forward_features(tokens)[:, :, 0].mean(1))
+
+
+@variants
+def test_all_pools_the_extra_tokens_too(variant):
+    encoder = make(variant, global_pool="all", class_token=True, reg_tokens=2, last_norm="after_pool")
+    last = getattr(encoder, "temporal", encoder)
+    tokens = last.forward_features(encoder.spatial(grid(2, 3, 5, 8)) if last is not encoder else grid(2, 3, 5, 8))
+    torch.testing.assert_close(encoder(grid(2, 3, 5, 8)), last.norm(tokens.flatten(1, -2).mean(1)))
+    assert tokens[0].numel() // 8 == {"joint": 18, "factorised_encoder": 3}.get(variant, 24)
+
+
+@variants
+def test_a_class_token_may_be_there_without_being_pooled(variant):
+    """It changes what the places become, and `avg` leaves it out."""
+    without, with_token = (make(variant, global_pool="avg", class_token=token) for token in (False, True))
+    with_token.load_state_dict(without.state_dict(), strict=False)
+    x = grid(2, 3, 5, 8)
+    assert (without(x) - with_token(x)).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="'token' needs a class token"):
+        make(variant, global_pool="token", class_token=False)
+
+
+@variants
+def test_the_last_norm_stands_where_it_should(variant):
+    x = grid(2, 3, 5, 8)
+    normed, after, none = (make(variant, global_pool="avg", last_norm=w) for w in ("before_pool", "after_pool", "none"))
+    none.load_state_dict({k: v for k, v in normed.state_dict().items() if k.split(".")[-2] != "norm"})
+    after.load_state_dict(normed.state_dict())
+    last = getattr(after, "temporal", after)
+    if last is after:
+        torch.testing.assert_close(after(x), last.norm(none(x)))
+    assert (normed(x) - after(x)).abs().max() > 1e-3
+    other_eps = make(variant, global_pool="avg", last_norm="after_pool", last_norm_eps=1.0)
+    assert (getattr(other_eps, "temporal", other_eps).norm.eps, last.norm.eps) == (1.0, 1e-6)
+
+
+def test_a_shared_class_token_is_the_same_in_all_frames():
+    """TimeSformer's rule: over space the mean over frames of what each frame gives it; no part over time."""
+    options = {"global_pool": "token", "share_class_token": True, "order": "time_space"}
+    encoder = make("factorised_self_attention", depth=2, **options)
+    tokens = encoder.forward_features(grid(2, 3, 5, 8))
+    torch.testing.assert_close(tokens[:, :, 0], tokens[:, :1, 0].expand(2, 3, 8))
+    block = encoder.blocks[0]
+    x = torch.cat([grid(2, 1, 1, 8).expand(2, 3, 1, 8), grid(2, 3, 5, 8, seed=1)], dim=2)
+    clip, frames = x[:, 0, 0], x[:, :, 1:]
+    frames = frames + block.attn_time(block.norm_time(frames))
+    y = block.attn(block.norm1(torch.cat([clip[:, None, None].expand(2, 3, 1, 8), frames], dim=2)))
+    expected = torch.cat([(clip + y[:, :, 0].mean(1))[:, None, None].expand(2, 3, 1, 8), frames + y[:, :, 1:]], dim=2)
+    torch.testing.assert_close(block(x), expected + block.mlp(block.norm2(expected)))
+    with pytest.raises(ValueError, match="share_class_token needs a class token"):
+        make("factorised_self_attention", share_class_token=True)
+
+
+def test_a_temporal_encoder_of_each_place_sees_its_place_alone():
+    encoder = make("factorised_encoder", temporal_depth=2, temporal_per_place=True, global_pool="avg")
+    x = grid(1, 3, 5, 8)
+    tokens = encoder.temporal.forward_features(encoder.spatial.forward_features(x).transpose(1, 2))
+    torch.testing.assert_close(encoder(x), tokens.mean((1, 2)))
+    for bad in ({"global_pool": "token"}, {"global_pool": "avg", "temporal_depth": 0}):
+        with pytest.raises(ValueError, match="temporal_per_place needs temporal blocks and a global_pool other"):
+            make("factorised_encoder", temporal_per_place=True, **bad)
 
 
 def test_model_4_needs_an_even_number_of_heads():

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.conftest import VARIANTS, tiny_model, video_for
 from vivit_zoo import inference, optimize_for_inference
 from vivit_zoo.attention import Attention
-from vivit_zoo.blocks import Mlp
 from vivit_zoo.inference import FusedMlp, attend_contiguous
+from vivit_zoo.mlp import Mlp
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -12,10 +12,22 @@ from torch import nn
 from tests.conftest import VARIANTS, randomise, tiny_config, tiny_model, video_for
 from vivit_zoo import ViViT, ViViTConfig, create_model
 from vivit_zoo.blocks import Block
-from vivit_zoo.tokens import PosEmbed
+from vivit_zoo.encoders import POOLS
+from vivit_zoo.positions import PosEmbed
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
 heads = st.sampled_from([2, 4])
+
+
+ropes = st.fixed_dictionaries(
+    {
+        "axes": st.sampled_from(["hw", "thw"]),
+        "base": st.sampled_from([10.0, 10000.0]),
+        "coords": st.sampled_from(["centred", "index"]),
+        "reference": st.sampled_from([None, (2.0, 5.0)]),
+        "offset": st.sampled_from([0.0, 1.0]),
+    }
+)
 
 
 @st.composite
@@ -25,7 +37,7 @@ def configs(draw):
     tubelet = draw(st.tuples(*[st.integers(1, 3)] * 3))
     grid = draw(st.tuples(*[st.integers(1, 3)] * 3))
     sampled = draw(st.booleans()) and tubelet[0] == 1
-    pools = [None, "avg", "max"] + (["token"] if variant in ("joint", "factorised_encoder") else [])
+    pools = [None, *POOLS]
     return ViViTConfig(
         variant=variant,
         num_classes=draw(st.one_of(st.integers(0, 4), st.just({"noun": 3, "verb": 2}))),
@@ -34,7 +46,7 @@ def configs(draw):
         tubelet_size=tubelet,
         sampled_frames=draw(st.integers(1, grid[0])) if sampled else None,
         in_chans=draw(st.integers(1, 4)),
-        dim=12,
+        dim=24,
         depth=draw(st.integers(1, 2)),
         num_heads=draw(heads),
         mlp_ratio=draw(st.sampled_from([0.5, 1.7, 4.0])),
@@ -51,6 +63,19 @@ def configs(draw):
         pre_norm=draw(st.booleans()),
         drop=draw(st.sampled_from([0.0, 0.1])),
         drop_path=draw(st.sampled_from([0.0, 0.1])),
+        gated=draw(st.booleans()),
+        norm=draw(st.sampled_from(["layer", "rms"])),
+        qk_norm=draw(st.booleans()),
+        attn_inner_norm=draw(st.booleans()),
+        mlp_inner_norm=draw(st.booleans()),
+        patch_norm=draw(st.booleans()),
+        last_norm=draw(st.sampled_from(["before_pool", "after_pool", "none"])),
+        last_norm_eps=draw(st.sampled_from([None, 1e-3])),
+        class_token=draw(st.sampled_from([None, True])),
+        attn_softcap=draw(st.sampled_from([None, 5.0])),
+        attn_pool=draw(st.sampled_from([None, {"depth": 1, "num_heads": 3, "inner_dim": 6, "mlp_ratio": None}])),
+        rope=draw(st.none() | ropes),
+        rel_pos=draw(st.booleans()) and variant != "factorised_dot_product",
     )
 
 
@@ -360,8 +385,9 @@ def test_own_encoder_gets_the_fields_it_names():
     ViViT(tiny_config(temporal_depth=None, order="time_space", drop=0.1, global_pool="avg"), encoder)
     assert (seen["t"], seen["n"], seen["dim"], seen["temporal_depth"], seen["order"]) == (3, 6, 24, 7, "time_space")
     assert seen["options"].keys() == {
-        "global_pool", "pos_embed", "mlp_ratio", "qkv_bias", "act", "norm_eps", "pre_norm", "drop", "attn_drop",
-        "drop_path",
+        "attend", "attn_drop", "attn_inner_norm", "attn_pool", "act", "drop", "drop_path", "gated", "global_pool",
+        "last_norm", "mlp_inner_norm", "mlp_ratio", "norm", "pos_embed", "pre_norm", "qk_norm", "qkv_bias",
+        "reg_tokens",
     }  # fmt: skip
 
 

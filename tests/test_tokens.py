@@ -9,15 +9,8 @@ from torch import nn
 
 from tests.conftest import randomise, tiny_config, video_for
 from vivit_zoo import ViViT
-from vivit_zoo.tokens import (
-    ClassToken,
-    PosEmbed,
-    SampleFrames,
-    TubeletEmbed,
-    sincos_1d,
-    sincos_3d,
-    uniform_frame_indices,
-)
+from vivit_zoo.positions import PosEmbed, sincos_1d, sincos_3d
+from vivit_zoo.tokens import ClassToken, SampleFrames, TubeletEmbed, uniform_frame_indices
 
 sizes = st.integers(1, 4)
 
@@ -121,7 +114,10 @@ def test_class_token_comes_first_in_each_sequence(lead, n):
 
 
 @pytest.mark.parametrize("assign", [False, True], ids=["to_empty", "assign"])
-@pytest.mark.parametrize("changes", [{}, {"num_frames": 14, "sampled_frames": 6}, {"variant": "factorised_encoder"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"num_frames": 14, "sampled_frames": 6}, {"variant": "factorised_encoder"}, {"rope": {}, "rel_pos": True}],
+)
 def test_what_no_checkpoint_holds_is_computed_again_when_one_is_loaded(changes, assign):
     """Fixed positions and sampled frames, which are undefined after `to_empty` and on the meta device."""
     config = tiny_config(pos_embed="sincos_3d", **changes)

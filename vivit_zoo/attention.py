@@ -1,8 +1,9 @@
-"""Who attends to whom.
+"""Multi-head self-attention, and the strategies that decide which tokens attend to which.
 
-`Attention` owns the projections; an *attention strategy* decides which tokens see each other. A strategy is a plain
-function of queries, keys and values without parameters, so the same weights can be run under any of them, and a window,
-a causal mask or a recorder of the attention maps is somebody's own function, passed in.
+`Attention` holds the projections. An *attention strategy* maps queries, keys and values to what the heads return. It is
+a function without parameters, so the same weights run under any strategy, and a window, a causal mask or a recorder of
+the attention maps is your own function, passed in. What depends on places but not on who attends to whom (rotary
+positions, norms of queries and keys) happens in `Attention`, before the strategy.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["Attend", "Attention", "attend", "attend_over_time", "attend_split_heads"]
+__all__ = ["Attend", "Attention", "attend", "attend_over_time", "attend_softcapped", "attend_split_heads"]
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """A strategy: q, k, v of shape (..., h, n, d) and the dropout rate of the attention weights -> (..., h, n, d)."""
@@ -30,25 +31,36 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     return out.unflatten(0, batch) if len(batch) > 1 else out
 
 
-def attend_over_time(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def attend_softcapped(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, *, cap: float = 50.0) -> Tensor:
+    """`attend` with scores s capped to cap · tanh(s / cap): (..., h, n, d) -> (..., h, n, d).
+
+    Gemma 2, arXiv 2408.00118, section 2. `partial(attend_softcapped, cap=30.0)` is the strategy with another cap. No
+    fused kernel of torch has a cap, so the scores of all pairs are in memory.
+    """
+    scores = cap * torch.tanh(q @ k.mT * (q.shape[-1] ** -0.5 / cap))
+    return F.dropout(scores.softmax(dim=-1), dropout) @ v
+
+
+def attend_over_time(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, *, attend: Attend = attend) -> Tensor:
     """Each place attends to the same place in all frames: (b, t, h, n, d) -> (b, t, h, n, d).
 
-    Paper section 3.3, Models 3 and 4: the softmax runs over t, everything else is batch.
+    Paper section 3.3, Models 3 and 4: the softmax runs over t, everything else is batch. `attend` is the strategy
+    within each sequence of t tokens.
     """
     q, k, v = (rearrange(x, "b t h n d -> b n h t d") for x in (q, k, v))
     return rearrange(attend(q, k, v, dropout), "b n h t d -> b t h n d")
 
 
-def attend_split_heads(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def attend_split_heads(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, *, attend: Attend = attend) -> Tensor:
     """First half of the heads over time, second half over space: (b, t, h, n, d) -> (b, t, h, n, d).
 
-    Paper section 3.3, Model 4 (factorised dot-product attention), heads in the order of the original code. Of an odd
-    number of heads time gets the larger half.
+    Paper section 3.3, Model 4 (factorised dot-product attention), heads in the order of the original code. If the
+    number of heads is odd, time gets one more. `attend` is the strategy within each sequence.
     """
     (q_time, q_space), (k_time, k_space), (v_time, v_space) = (x.chunk(2, dim=-3) for x in (q, k, v))
-    over_time = attend_over_time(q_time, k_time, v_time, dropout)
+    over_time = attend_over_time(q_time, k_time, v_time, dropout, attend=attend)
     over_space = attend(q_space, k_space, v_space, dropout)
-    # Joined as (b, t, n, h, d) in memory, so that whoever flattens the heads next need not copy.
+    # Joined as (b, t, n, h, d) in memory, so that flattening the heads next needs no copy.
     return torch.cat([x.transpose(-3, -2) for x in (over_time, over_space)], dim=-2).transpose(-3, -2)
 
 
@@ -58,9 +70,13 @@ class Attention(nn.Module):
     Args:
         dim: width d of the tokens.
         num_heads: number of heads h; must divide `dim`.
-        attend: which tokens see each other: `attend`; `attend_over_time` and `attend_split_heads`, which need the whole
-            grid (b, t, n, d); or an `Attend` of your own.
+        attend: the strategy: `attend`; `attend_over_time` and `attend_split_heads`, which need the whole grid
+            (b, t, n, d); or your own `Attend`. A strategy with parameters is a module, such as
+            `positions.RelativePositionBias`.
         qkv_bias: whether queries, keys and values have a bias.
+        rope: a module that rotates queries and keys by their places, such as `positions.RotaryEmbed`.
+        qk_norm: makes the norms of queries and keys from the width of a head; None for no norms.
+        inner_norm: makes the norm before the output projection from `dim`; None for no norm.
         attn_drop: dropout rate of the attention weights, in [0, 1).
         proj_drop: dropout rate after the output projection, in [0, 1).
 
@@ -77,6 +93,9 @@ class Attention(nn.Module):
         *,
         attend: Attend = attend,
         qkv_bias: bool = True,
+        rope: nn.Module | None = None,
+        qk_norm: Callable[[int], nn.Module] | None = None,
+        inner_norm: Callable[[int], nn.Module] | None = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
     ) -> None:
@@ -87,6 +106,9 @@ class Attention(nn.Module):
         self.attend = attend
         self.attn_drop = attn_drop
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.q_norm, self.k_norm = (qk_norm(dim // num_heads) if qk_norm else nn.Identity() for _ in "qk")
+        self.rope = nn.Identity() if rope is None else rope
+        self.inner_norm = inner_norm(dim) if inner_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -98,8 +120,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "... n (qkv h d) -> qkv ... h n d", qkv=3, h=self.num_heads)
+        q, k = self.rope(self.q_norm(q)), self.rope(self.k_norm(k))
         x = self.attend(q, k, v, self.attn_drop if self.training else 0.0)
-        x = rearrange(x, "... h n d -> ... n (h d)")
+        x = self.inner_norm(rearrange(x, "... h n d -> ... n (h d)"))
         return self.proj_drop(self.proj(x))
 
     def extra_repr(self) -> str:

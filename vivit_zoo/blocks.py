@@ -1,6 +1,7 @@
-"""The residual blocks: `Mlp`, `DropPath`, `Block` (Models 1, 2 and 4) and `FactorisedBlock` (Model 3)."""
+"""The residual blocks: `DropPath`, `Block` (Models 1, 2 and 4) and `FactorisedBlock` (Model 3)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -8,51 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vivit_zoo.attention import Attend, Attention, attend, attend_over_time
+from vivit_zoo.mlp import Mlp, Norm, gelu_tanh, layer_norm
 
-__all__ = ["ACTS", "Block", "DropPath", "FactorisedBlock", "Mlp", "Order", "gelu_tanh", "quick_gelu"]
+__all__ = ["Block", "DropPath", "FactorisedBlock", "Order"]
 
 Order = Literal["space_time", "time_space"]
-
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU in its tanh form, the one that the released ViViT checkpoints were trained with."""
-    return F.gelu(x, approximate="tanh")
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """x · sigmoid(1.702 x), the form of OpenAI's CLIP."""
-    return x * torch.sigmoid(1.702 * x)
-
-
-ACTS: dict[str, Callable[[Tensor], Tensor]] = {"gelu_tanh": gelu_tanh, "gelu": F.gelu, "quick_gelu": quick_gelu}
-
-
-class Mlp(nn.Module):
-    """Linear, activation, Linear: (..., d) -> (..., d).
-
-    Kernels start Xavier-uniform and biases from N(0, 1e-6), as in the original code.
-
-    Args:
-        dim: width d.
-        hidden: width between the two layers.
-        act: the activation, a function of a tensor.
-        drop: dropout rate after the activation and after the second layer, in [0, 1).
-    """
-
-    def __init__(
-        self, dim: int, hidden: int, *, act: Callable[[Tensor], Tensor] = gelu_tanh, drop: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act = act
-        self.fc2 = nn.Linear(hidden, dim)
-        self.drop = nn.Dropout(drop)
-        for layer in (self.fc1, self.fc2):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.normal_(layer.bias, std=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
 class DropPath(nn.Module):
@@ -87,9 +48,16 @@ class Block(nn.Module):
         num_heads: number of attention heads; must divide `dim`.
         mlp_ratio: hidden width of the MLP as a multiple of `dim`, rounded to the nearest integer.
         attend: the attention strategy, see `vivit_zoo.attention`. `attend_split_heads` makes this Model 4's block.
+        rope: makes the rotary positions of the attention, such as `partial(RotaryEmbed, 14 * 14, ...)`.
+        rel_pos: makes a strategy with relative positions in place of `attend`, such as
+            `partial(RelativePositionBias, ...)`.
         qkv_bias: whether queries, keys and values have a bias.
         act: activation of the MLP.
-        norm_eps: epsilon of the LayerNorms.
+        gated: whether the MLP is gated, see `Mlp`.
+        norm: makes each norm of the block from its width.
+        qk_norm: whether queries and keys are normalised in each head.
+        attn_inner_norm: whether a norm stands before the attention's output projection.
+        mlp_inner_norm: whether a norm stands before the MLP's second layer.
         drop: dropout rate after the attention's projection and in the MLP, in [0, 1).
         attn_drop: dropout rate of the attention weights, in [0, 1).
         drop_path: rate of stochastic depth, in [0, 1); each residual branch draws for itself, once per sample.
@@ -102,18 +70,35 @@ class Block(nn.Module):
         *,
         mlp_ratio: float = 4.0,
         attend: Attend = attend,
+        rope: Callable[[], nn.Module] | None = None,
+        rel_pos: Callable[[], Attend] | None = None,
         qkv_bias: bool = True,
         act: Callable[[Tensor], Tensor] = gelu_tanh,
-        norm_eps: float = 1e-6,
+        gated: bool = False,
+        norm: Norm = layer_norm,
+        qk_norm: bool = False,
+        attn_inner_norm: bool = False,
+        mlp_inner_norm: bool = False,
         drop: float = 0.0,
         attn_drop: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads, attend=attend, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=drop)
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, round(dim * mlp_ratio), act=act, drop=drop)
+        self._attention = partial(
+            Attention,
+            dim,
+            num_heads,
+            qkv_bias=qkv_bias,
+            qk_norm=norm if qk_norm else None,
+            inner_norm=norm if attn_inner_norm else None,
+            attn_drop=attn_drop,
+            proj_drop=drop,
+        )
+        self.norm1 = norm(dim)
+        self.attn = self._attention(attend=rel_pos() if rel_pos else attend, rope=rope() if rope else None)
+        self.norm2 = norm(dim)
+        inner_norm = norm if mlp_inner_norm else None
+        self.mlp = Mlp(dim, round(dim * mlp_ratio), act=act, gated=gated, inner_norm=inner_norm, drop=drop)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,28 +115,48 @@ class FactorisedBlock(Block):
     Args:
         dim, num_heads, **options: as in `Block`.
         order: "space_time" as in the paper, or "time_space".
+        rope_time: makes the rotary positions of the attention over time.
+        clip_tokens: number of tokens, first on the axis n, that belong to the clip and are the same in all frames: they
+            take the mean over the frames of their attention over space, and no part in the attention over time
+            (TimeSformer, arXiv 2102.05095). Other tokens without a place belong to their frame.
 
     Raises:
         ValueError: on any other `order`.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, order: Order = "space_time", **options: Any) -> None:
-        super().__init__(dim, num_heads, **options)
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        order: Order = "space_time",
+        rope_time: Callable[[], nn.Module] | None = None,
+        clip_tokens: int = 0,
+        attend: Attend = attend,
+        norm: Norm = layer_norm,
+        **options: Any,
+    ) -> None:
+        super().__init__(dim, num_heads, attend=attend, norm=norm, **options)
         if order not in get_args(Order):
             raise ValueError(f"order {order!r} is unknown; choose from {', '.join(get_args(Order))}")
         self.order = order
-        self.norm_time = nn.LayerNorm(dim, eps=self.norm1.eps)
-        self.attn_time = Attention(
-            dim,
-            num_heads,
-            attend=attend_over_time,
-            qkv_bias=self.attn.qkv.bias is not None,
-            attn_drop=self.attn.attn_drop,
-            proj_drop=self.attn.proj_drop.p,
-        )
+        self.clip_tokens = clip_tokens
+        self.norm_time = norm(dim)
+        over_time = partial(attend_over_time, attend=attend)
+        self.attn_time = self._attention(attend=over_time, rope=rope_time() if rope_time else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        space, time = (self.norm1, self.attn), (self.norm_time, self.attn_time)
-        for norm, attn in (space, time) if self.order == "space_time" else (time, space):
-            x = x + self.drop_path(attn(norm(x)))
+        for branch in (self._space, self._time) if self.order == "space_time" else (self._time, self._space):
+            x = x + self.drop_path(branch(x))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _space(self, x: Tensor) -> Tensor:
+        x = self.attn(self.norm1(x))
+        if not self.clip_tokens:
+            return x
+        of_clip, of_frames = x[..., : self.clip_tokens, :], x[..., self.clip_tokens :, :]
+        return torch.cat([of_clip.mean(dim=-3, keepdim=True).expand_as(of_clip), of_frames], dim=-2)
+
+    def _time(self, x: Tensor) -> Tensor:
+        x = self.attn_time(self.norm_time(x[..., self.clip_tokens :, :]))
+        return F.pad(x, (0, 0, self.clip_tokens, 0)) if self.clip_tokens else x

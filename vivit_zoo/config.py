@@ -1,4 +1,4 @@
-"""What defines a model but its weights: `ViViTConfig`, and the table of sizes."""
+"""Everything that defines a model except its weights: `ViViTConfig`, and the table of sizes."""
 
 import dataclasses
 import json
@@ -10,11 +10,13 @@ from typing import Any, Self, get_args
 
 from torch import nn
 
-from vivit_zoo.blocks import ACTS, Order
-from vivit_zoo.encoders import ENCODERS
-from vivit_zoo.tokens import PosEmbed, sincos_1d, sincos_3d, uniform_frame_indices
+from vivit_zoo.blocks import Order
+from vivit_zoo.encoders import ENCODERS, LAST_NORMS, POOLS
+from vivit_zoo.mlp import ACTS
+from vivit_zoo.positions import PosEmbed, sincos_1d, sincos_3d
+from vivit_zoo.tokens import uniform_frame_indices
 
-__all__ = ["POS_EMBEDS", "SIZES", "ViViTConfig", "named_config"]
+__all__ = ["NORMS", "POS_EMBEDS", "SIZES", "AttentionPoolConfig", "RotaryConfig", "ViViTConfig", "named_config"]
 
 POS_EMBEDS: dict[str, Callable[..., nn.Module]] = {
     "learned": PosEmbed,
@@ -22,6 +24,8 @@ POS_EMBEDS: dict[str, Callable[..., nn.Module]] = {
     "sincos_3d": partial(PosEmbed, fixed=sincos_3d),
     "none": nn.Identity,
 }
+
+NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 SIZES: dict[str, dict[str, int]] = {
     # Ti and S: Touvron et al., DeiT, arXiv 2012.12877, Table 1. B, L and H: ViT, arXiv 2010.11929, Table 1.
@@ -34,8 +38,79 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RotaryConfig:
+    """Rotary positions of queries and keys; see `vivit_zoo.positions.RotaryEmbed`.
+
+    Args:
+        axes: "hw" rotates by rows and columns; "thw" by time, rows and columns.
+        base: base of the frequencies.
+        coords: "centred" or "index".
+        reference: (h, w), the grid whose size the indices are scaled to; None for no scaling.
+        offset: added to each index.
+        learned: whether each head learns its frequencies.
+        tiled: whether the two channels of a pair turn by different angles, as in V-JEPA 2.
+
+    Raises:
+        ValueError: on any value that cannot work, with the values that can.
+    """
+
+    axes: str = "hw"
+    base: float = 100.0
+    coords: str = "centred"
+    reference: tuple[float, float] | None = None
+    offset: float = 0.0
+    learned: bool = False
+    tiled: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("axes", ("hw", "thw")), ("coords", ("centred", "index"))):
+            value = getattr(self, name)
+            _check(value in known, f"rope.{name} {value!r} is unknown; choose from {', '.join(known)}")
+        _check(_is_number(self.base) and self.base > 1, f"rope.base {self.base!r} is not above 1")
+        _check(_is_number(self.offset), f"rope.offset {self.offset!r} is not a number")
+        if self.reference is not None:
+            fits = len(self.reference) == 2 and all(_is_number(side) and side > 0 for side in self.reference)
+            _check(fits, f"rope.reference takes two positive numbers (h, w), got {self.reference!r}")
+            object.__setattr__(self, "reference", tuple(self.reference))
+        for name in ("learned", "tiled"):
+            value = getattr(self, name)
+            _check(isinstance(value, bool), f"rope.{name} is True or False, got {value!r}")
+        _check(not (self.learned and self.tiled), "rope.learned and rope.tiled exclude each other")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionPoolConfig:
+    """The pooling of `global_pool="attention"`; see `vivit_zoo.pooling.AttentionPool`.
+
+    Args:
+        num_heads: number of heads; None for that of the blocks.
+        depth: blocks of self-attention before the query.
+        inner_dim: width of query, keys and values; None for that of the tokens.
+        mlp_ratio: hidden width of the MLP after the attention over that of the tokens; None for no MLP.
+        pre_norm: whether a norm of the tokens stands before keys and values.
+
+    Raises:
+        ValueError: on any value that cannot work, with the values that can.
+    """
+
+    num_heads: int | None = None
+    depth: int = 0
+    inner_dim: int | None = None
+    mlp_ratio: float | None = 4.0
+    pre_norm: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_heads", "inner_dim"):
+            _check_counts(f"attn_pool.{name}", getattr(self, name), least=1, optional=True)
+        _check_counts("attn_pool.depth", self.depth, least=0)
+        ratio = self.mlp_ratio
+        _check(ratio is None or (_is_number(ratio) and ratio > 0), f"attn_pool.mlp_ratio {ratio!r} is not positive")
+        _check(isinstance(self.pre_norm, bool), f"attn_pool.pre_norm is True or False, got {self.pre_norm!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ViViTConfig:
-    """Everything that defines a ViViT but its weights. The defaults are ViViT-B/16x2 on Kinetics-400.
+    """Everything that defines a ViViT except its weights. The defaults are ViViT-B/16x2 on Kinetics-400.
 
     Args:
         variant: a key of `vivit_zoo.encoders.ENCODERS`: "joint", "factorised_encoder", "factorised_self_attention",
@@ -50,16 +125,33 @@ class ViViTConfig:
         dim, depth, num_heads, mlp_ratio: width, blocks, attention heads, hidden width of the MLP over `dim`.
         temporal_depth, temporal_num_heads, temporal_mlp_ratio: of the factorised encoder's temporal encoder; None for
             its own default, 4 blocks built like the spatial ones. A depth of 0 is the paper's average-pool baseline.
+        temporal_per_place: whether the factorised encoder's temporal encoder runs at each place over the frames, and
+            not over the pooled frames (VideoPrism).
         qkv_bias: whether queries, keys and values have a bias.
-        act: "gelu_tanh" (the released checkpoints'), "gelu" or "quick_gelu".
-        norm_eps: epsilon of every LayerNorm.
-        global_pool: "token", "avg" or "max"; None for the variant's own default, "token" where it has a class token and
-            "avg" in the two that have none.
+        act: "gelu_tanh" (the released checkpoints'), "gelu", "quick_gelu" or "silu".
+        gated: whether the MLP is gated; with "silu" this is SwiGLU.
+        norm: "layer" or "rms", the kind of all norms.
+        norm_eps: epsilon of all norms.
+        qk_norm: whether queries and keys are normalised in each head.
+        attn_inner_norm, mlp_inner_norm: whether a norm stands before the attention's output projection, and before the
+            MLP's second layer.
+        attn_softcap: scores s of the attention become c · tanh(s / c) with this c; None for no cap.
+        global_pool: "token", "avg", "max", "all" (average with class token and registers) or "attention"; None for the
+            variant's default, "token" in the joint model and the factorised encoder, "avg" in the other two.
+        attn_pool: the options of `global_pool="attention"`; None for their defaults.
+        class_token: whether there is a class token, pooled or not; None for only where it is pooled. In the factorised
+            self-attention and dot-product models each frame has one, first among its places.
+        share_class_token: whether the factorised self-attention has one class token for the clip in place of one for
+            each frame (TimeSformer).
         representation_size: width of a tanh layer before the head (the original's `pre_logits`); None for none.
-        reg_tokens: register tokens beside the class token, of a frame in the factorised encoder and of the clip in the
-            joint one (DINOv2's image models have them); the other two have no place for them.
-        pre_norm: whether a LayerNorm stands before the first block (CLIP's image models have it).
+        reg_tokens: register tokens beside the class token: of the clip in the joint model, of each frame in the others.
+        patch_norm: whether a norm stands after the tubelet embedding (AIMv2's image models have it).
+        pre_norm: whether a norm stands before the first block (CLIP's image models have it).
+        last_norm: where the last norm stands: "before_pool", "after_pool" or "none".
+        last_norm_eps: epsilon of the last norm; None for `norm_eps`.
         pos_embed: "learned", "sincos_1d", "sincos_3d" or "none".
+        rope: rotary positions of queries and keys; None for none.
+        rel_pos: whether attention over space has learned biases of relative positions (BEiT's image models have them).
         order: of the factorised self-attention's block, "space_time" (the paper's) or "time_space".
         drop, attn_drop: dropout rates in [0, 1).
         drop_path: stochastic depth of the last block in [0, 1), growing linearly from 0 at the first.
@@ -84,14 +176,29 @@ class ViViTConfig:
     temporal_depth: int | None = None
     temporal_num_heads: int | None = None
     temporal_mlp_ratio: float | None = None
+    temporal_per_place: bool = False
     qkv_bias: bool = True
     act: str = "gelu_tanh"
+    gated: bool = False
+    norm: str = "layer"
     norm_eps: float = 1e-6
+    qk_norm: bool = False
+    attn_inner_norm: bool = False
+    mlp_inner_norm: bool = False
+    attn_softcap: float | None = None
     global_pool: str | None = None
+    attn_pool: AttentionPoolConfig | None = None
+    class_token: bool | None = None
+    share_class_token: bool = False
     representation_size: int | None = None
     reg_tokens: int = 0
+    patch_norm: bool = False
     pre_norm: bool = False
+    last_norm: str = "before_pool"
+    last_norm_eps: float | None = None
     pos_embed: str = "learned"
+    rope: RotaryConfig | None = None
+    rel_pos: bool = False
     order: Order = "space_time"
     drop: float = 0.0
     attn_drop: float = 0.0
@@ -105,10 +212,22 @@ class ViViTConfig:
             _check(fits, f"{name} takes {length} numbers, got {value!r}")
             object.__setattr__(self, name, tuple(value))
 
+        for name, kind in (("rope", RotaryConfig), ("attn_pool", AttentionPoolConfig)):
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                object.__setattr__(self, name, kind(**_known_fields(dict(value), kind)))
+            else:
+                _check(
+                    value is None or isinstance(value, kind),
+                    f"{name} takes a {kind.__name__} or a dictionary of its fields, got {value!r}",
+                )
+
         choices: dict[str, Collection[str | None]] = {
             "variant": ENCODERS,
             "act": ACTS,
-            "global_pool": (None, "token", "avg", "max"),
+            "norm": NORMS,
+            "global_pool": (None, *POOLS),
+            "last_norm": LAST_NORMS,
             "pos_embed": POS_EMBEDS,
             "order": get_args(Order),
         }
@@ -136,15 +255,28 @@ class ViViTConfig:
         for name in ("drop", "attn_drop", "drop_path"):
             value = getattr(self, name)
             _check(_is_number(value) and 0.0 <= value < 1.0, f"{name} {value!r} is not in [0, 1)")
-        for name in ("mlp_ratio", "norm_eps", "temporal_mlp_ratio"):
+        optional = ("temporal_mlp_ratio", "last_norm_eps", "attn_softcap")
+        for name in ("mlp_ratio", "norm_eps", *optional):
             value = getattr(self, name)
             positive = _is_number(value) and 0 < value < 1e6
-            _check(positive or (value is None and name.startswith("temporal")), f"{name} {value!r} is not positive")
-        for name in ("qkv_bias", "pre_norm"):
-            _check(isinstance(getattr(self, name), bool), f"{name} is True or False, got {getattr(self, name)!r}")
+            _check(positive or (value is None and name in optional), f"{name} {value!r} is not positive")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool) or (field.name == "class_token" and value is not None):
+                _check(isinstance(value, bool), f"{field.name} is True or False, got {value!r}")
+        _check(
+            self.global_pool != "token" or self.class_token is not False,
+            "global_pool 'token' needs a class token; use class_token=True or another global_pool",
+        )
+        _check(not self.share_class_token or self.class_token is not False, "share_class_token needs a class token")
 
         for name, heads in {"num_heads": self.num_heads, "temporal_num_heads": self.temporal_num_heads}.items():
             _check(not heads or self.dim % heads == 0, f"dim {self.dim} is not divisible by {name} {heads}")
+        head, axes = self.dim // self.num_heads, len(self.rope.axes) if self.rope else 0
+        _check(
+            self.rope is None or (head % 2 == 0 and head >= 2 * axes),
+            f"rope over {axes} axes needs heads of an even width of at least {2 * axes}; dim / num_heads is {head}",
+        )
         pt, ph, pw = self.tubelet_size
         (height, width), frames = self.frame_size, self.embedded_frames
         _check(
@@ -212,13 +344,14 @@ def _check_counts(name: str, value: Any, least: int, optional: bool = False) -> 
         _check(fits or (optional and count is None), f"{name} takes whole numbers from {least}, got {value!r}")
 
 
-def _known_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in dataclasses.fields(ViViTConfig)]
+def _known_fields(fields: dict[str, Any], kind: Any = None) -> dict[str, Any]:
+    kind = kind or ViViTConfig
+    names = [field.name for field in dataclasses.fields(kind)]
     for name in fields:
         if name not in names:
             close = get_close_matches(name, names, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; the fields are {', '.join(names)}"
-            raise ValueError(f"{name!r} is no field of ViViTConfig{hint}")
+            raise ValueError(f"{name!r} is no field of {kind.__name__}{hint}")
     return fields
 
 

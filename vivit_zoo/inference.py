@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from vivit_zoo.attention import Attention, attend
-from vivit_zoo.blocks import Mlp, gelu_tanh
+from vivit_zoo.mlp import Mlp, gelu_tanh
 
 __all__ = ["FusedMlp", "attend_contiguous", "optimize_for_inference"]
 
@@ -32,7 +32,7 @@ if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_p
 def optimize_for_inference(model: Model) -> Model:
     """Replace the parts of a model that have a faster form on a CPU, in place, and return the model.
 
-    Every `Mlp` with `gelu_tanh` becomes a `FusedMlp`, and every `Attention` with the strategy `attend` gets
+    Every plain `Mlp` with `gelu_tanh` becomes a `FusedMlp`, and every `Attention` with the strategy `attend` gets
     `attend_contiguous`. Names of parameters stay the same. Where the fast form does not apply (gradients are enabled,
     on a GPU, under autocast, in `torch.compile`) the model computes as before.
 
@@ -48,9 +48,14 @@ def optimize_for_inference(model: Model) -> Model:
         if type(module) is Attention and module.attend is attend:
             module.attend = attend_contiguous
         for name, child in list(module.named_children()):
-            if type(child) is Mlp and child.act is gelu_tanh:
+            if type(child) is Mlp and _is_plain(child):
                 setattr(module, name, FusedMlp(child))
     return model
+
+
+def _is_plain(mlp: Mlp) -> bool:
+    """Whether the MLP is two layers with `gelu_tanh` between them."""
+    return mlp.act is gelu_tanh and not mlp.gated and isinstance(mlp.inner_norm, nn.Identity)
 
 
 def attend_contiguous(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
@@ -73,7 +78,8 @@ class FusedMlp(Mlp):
 
     def __init__(self, mlp: Mlp) -> None:
         nn.Module.__init__(self)
-        self.fc1, self.act, self.fc2, self.drop = mlp.fc1, mlp.act, mlp.fc2, mlp.drop
+        self.fc1, self.act, self.gated, self.inner_norm = mlp.fc1, mlp.act, mlp.gated, mlp.inner_norm
+        self.fc2, self.drop = mlp.fc2, mlp.drop
         self.train(mlp.training)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from vivit_zoo.blocks import ACTS
-from vivit_zoo.config import POS_EMBEDS, ViViTConfig, named_config
+from vivit_zoo.attention import attend, attend_softcapped
+from vivit_zoo.config import NORMS, POS_EMBEDS, AttentionPoolConfig, ViViTConfig, named_config
 from vivit_zoo.encoders import ENCODERS, Encoder, EncoderOptions
+from vivit_zoo.mlp import ACTS, Norm
+from vivit_zoo.pooling import AttentionPool
+from vivit_zoo.positions import RelativePositionBias, RotaryEmbed
 from vivit_zoo.tokens import SampleFrames, TubeletEmbed
 
 if TYPE_CHECKING:
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ViViT", "create_model"]
 
-UNDECAYED = ("pos_embed.table", "cls_token.token", "reg_tokens.tokens")
+UNDECAYED = (
+    "pos_embed.table", "cls_token.token", "reg_tokens.tokens", "rope.freqs", "attend.table", "attn_pool.query",
+)  # fmt: skip
 
 
 class ViViT(nn.Module):
@@ -51,7 +56,8 @@ class ViViT(nn.Module):
             self.sample_frames: nn.Module = SampleFrames(config.num_frames, config.sampled_frames)
         else:
             self.sample_frames = nn.Identity()
-        self.tubelet_embed = TubeletEmbed(config.tubelet_size, config.in_chans, config.dim)
+        norm = _norm(config) if config.patch_norm else None
+        self.tubelet_embed = TubeletEmbed(config.tubelet_size, config.in_chans, config.dim, norm)
         self.encoder = _build_encoder(config, encoder or ENCODERS[config.variant])
         self.head_hidden_size = config.representation_size or config.dim
         if config.representation_size is not None:
@@ -186,11 +192,14 @@ class ViViT(nn.Module):
             return {"stem": stem, "blocks": r"^encoder\.(?:\w+\.)?blocks"}
         return {
             "stem": stem,
-            "blocks": [(r"^encoder\.(?:spatial\.)?blocks\.(\d+)", None), (r"^encoder\.(?:spatial\.)?norm", (99999,))],
+            "blocks": [
+                (r"^encoder\.(?:spatial\.)?blocks\.(\d+)", None),
+                (r"^encoder\.(?:spatial\.)?(?:norm|attn_pool)", (99999,)),
+            ],
             "temporal_stem": r"^encoder\.temporal\.(?:pos_embed|cls_token)",
             "temporal_blocks": [
                 (r"^encoder\.temporal\.blocks\.(\d+)", None),
-                (r"^encoder\.temporal\.norm", (99999,)),
+                (r"^encoder\.temporal\.(?:norm|attn_pool)", (99999,)),
             ],
         }
 
@@ -227,6 +236,10 @@ class ViViT(nn.Module):
             raise ValueError(f"the batch is empty: shape {tuple(video.shape)}")
 
 
+def _norm(config: ViViTConfig) -> Norm:
+    return partial(NORMS[config.norm], eps=config.norm_eps)
+
+
 def _build_encoder(config: ViViTConfig, encoder: Callable[..., nn.Module]) -> nn.Module:
     """Hand an encoder those of the sizes and options that its signature names; None leaves it its own default."""
     t, h, w = config.grid
@@ -234,8 +247,22 @@ def _build_encoder(config: ViViTConfig, encoder: Callable[..., nn.Module]) -> nn
         "t": t,
         "n": h * w,
         "act": ACTS[config.act],
+        "norm": _norm(config),
         "pos_embed": partial(POS_EMBEDS[config.pos_embed], frame=(h, w)),
+        "attend": attend if config.attn_softcap is None else partial(attend_softcapped, cap=config.attn_softcap),
+        "rel_pos": partial(RelativePositionBias, frame=(h, w)) if config.rel_pos else None,
     }
+    pool = dataclasses.asdict(config.attn_pool or AttentionPoolConfig()) | {
+        "drop": config.drop,
+        "attn_drop": config.attn_drop,
+    }
+    pool["num_heads"] = pool["num_heads"] or config.num_heads
+    offered["attn_pool"] = partial(AttentionPool, **pool)
+    if config.rope is not None:
+        rope = dataclasses.asdict(config.rope)
+        over_time = rope.pop("axes") == "thw"
+        offered["rope"] = partial(RotaryEmbed, frame=(h, w), over_time=over_time, **rope)
+        offered["temporal_rope"] = partial(RotaryEmbed, **rope) if over_time else None
     signature = inspect.signature(encoder).parameters
     names = set(signature)
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.values()):

@@ -14,7 +14,7 @@ from vivit_zoo import ViViT
 from vivit_zoo.attention import attend, attend_over_time
 from vivit_zoo.blocks import Block
 from vivit_zoo.interpret.maps import attention_layers, attention_maps, head_maps, rollout
-from vivit_zoo.tokens import PosEmbed
+from vivit_zoo.positions import PosEmbed
 
 MODELS = {
     "joint": {"variant": "joint"},
@@ -83,13 +83,13 @@ def rolled(maps):
 
 def pooled_row(encoder, matrix, features=None):
     """The row of a rolled-out matrix that is pooled, without the columns of class tokens and registers: (n,)."""
-    extra = encoder.num_registers + (encoder.global_pool == "token")
+    extra = encoder.num_prefix_tokens
     if encoder.global_pool == "token":
         return matrix[0, extra:]
-    rows = matrix[encoder.num_registers :]
+    rows = matrix[encoder.num_prefix_tokens :]
     if encoder.global_pool == "max":  # each channel is taken from one row
         rows = rows[features.argmax(0)]
-    return rows.mean(0)[encoder.num_registers :]
+    return rows.mean(0)[encoder.num_prefix_tokens :]
 
 
 def inputs_of(model, video):
@@ -98,7 +98,7 @@ def inputs_of(model, video):
     for name, module in model.named_modules():
         if name in attention_layers(model):
             handles.append(module.register_forward_hook(lambda m, i, o, name=name: seen.update({name: i[0]})))
-        elif name.endswith("norm"):
+        elif name.endswith(".norm"):
             handles.append(module.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o})))
     with torch.no_grad():
         model(video)
@@ -184,7 +184,7 @@ def test_head_maps_are_the_mean_of_the_maps_over_the_pooled_queries(model):
             row = (
                 weights[..., 0, :]
                 if encoder.global_pool == "token"
-                else weights[..., encoder.num_registers :, :].mean(-2)
+                else weights[..., encoder.num_prefix_tokens :, :].mean(-2)
             )
             got = head_maps(model, video, name)
             if axis == "clip":

@@ -17,12 +17,24 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vivit_zoo.attention import Attend, Attention, attend, attend_over_time, attend_split_heads
-from vivit_zoo.blocks import Mlp
+from vivit_zoo.attention import (
+    Attend,
+    Attention,
+    attend,
+    attend_over_time,
+    attend_softcapped,
+    attend_split_heads,
+)
 from vivit_zoo.encoders import Encoder
+from vivit_zoo.inference import attend_contiguous
+from vivit_zoo.mlp import Mlp
 from vivit_zoo.model import ViViT
+from vivit_zoo.positions import RelativePositionBias
 
 __all__ = ["Maps", "attention_layers", "attention_maps", "head_maps", "rollout"]
+
+# The strategies that mix the tokens of each sequence (..., h, n, d) and nothing else.
+WITHIN_A_SEQUENCE = (attend, attend_contiguous, attend_softcapped)
 
 Record = Callable[[str, Attention, Attend, tuple[Tensor, Tensor, Tensor], Tensor], None]
 """Is told the name of a layer, the layer, its own strategy, (q, k, v) and what the strategy made of them."""
@@ -122,7 +134,7 @@ def head_maps(model: ViViT, video: Tensor, layer: str) -> Tensor:
             if around and around[-1].global_pool == "token":
                 queries[..., 0] = 1.0
             else:
-                queries[..., around[-1].num_registers if around else 0 :] = 1.0
+                queries[..., around[-1].num_prefix_tokens if around else 0 :] = 1.0
             queries /= queries[0, ..., 0, :].sum()
             found.append(_on_grid(_gathered(strategy, q, k, queries), t, h * w))
 
@@ -243,24 +255,35 @@ def _gathered(attend: Attend, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
 def _weights(name: str, strategy: Attend, qkv: tuple[Tensor, Tensor, Tensor], out: Tensor) -> dict[str, Tensor]:
     """The maps (..., h, query, key) of one layer by axis; the axis of a sequence without a grid is ""."""
     q, k, v = (x.to(_exact(x)) for x in qkv)
+    kind = strategy.func if isinstance(strategy, partial) else strategy
+    inner = strategy.keywords.get("attend", attend) if isinstance(strategy, partial) else attend
     with torch.autocast(q.device.type, enabled=False):
-        if strategy is attend:
-            return {"space" if q.ndim == 5 else "": _softmax(q, k)}
-        if strategy is attend_over_time:
-            return {"time": _over_time(q, k)}
-        if strategy is attend_split_heads:
+        if kind in WITHIN_A_SEQUENCE or isinstance(kind, RelativePositionBias):
+            of_places = "time" if name.startswith("encoder.temporal.") else "space"
+            return {of_places if q.ndim == 5 else "": _of_sequences(strategy, q, k)}
+        if kind is attend_over_time:
+            return {"time": _over_time(inner, q, k)}
+        if kind is attend_split_heads:
             (q_time, q_space), (k_time, k_space) = (x.chunk(2, dim=-3) for x in (q, k))
-            return {"time": _over_time(q_time, k_time), "space": _softmax(q_space, k_space)}
+            return {"time": _over_time(inner, q_time, k_time), "space": _of_sequences(inner, q_space, k_space)}
         return {"": _by_identity(name, strategy, q, k, v, out)}
 
 
-def _softmax(q: Tensor, k: Tensor) -> Tensor:
-    return (q @ k.mT).mul_(1 / math.sqrt(q.shape[-1])).softmax(-1)
+def _of_sequences(strategy: Attend, q: Tensor, k: Tensor) -> Tensor:
+    """The maps of a strategy that runs within each sequence: (..., h, n, d) twice -> (..., h, query, key)."""
+    if strategy is attend:
+        return (q @ k.mT).mul_(1 / math.sqrt(q.shape[-1])).softmax(-1)
+    count, width = k.shape[-2:]
+    columns = []
+    for eye in torch.eye(count, dtype=q.dtype, device=q.device).split(width, dim=1):
+        values = nn.functional.pad(eye, (0, width - eye.shape[1])).expand(k.shape)
+        columns.append(strategy(q, k, values.contiguous(), 0.0)[..., : eye.shape[1]])
+    return torch.cat(columns, dim=-1)
 
 
-def _over_time(q: Tensor, k: Tensor) -> Tensor:
+def _over_time(strategy: Attend, q: Tensor, k: Tensor) -> Tensor:
     q, k = (rearrange(x, "b t h n d -> b n h t d") for x in (q, k))
-    return _softmax(q, k)
+    return _of_sequences(strategy, q, k)
 
 
 def _by_identity(name: str, strategy: Attend, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Tensor:
