@@ -124,6 +124,17 @@ def _add_check_data(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--classes", metavar="FILE", help="names of the classes, one a line, in the order of their numbers"
     )
+    command.add_argument(
+        "--task",
+        choices=("single_label", "multi_label", "regression"),
+        default="single_label",
+        help="what a label is: one class, several, or a score (single_label)",
+    )
+    command.add_argument(
+        "--video-key",
+        default="",
+        help="which video of a shard's sample is meant, such as base.mp4, if there are several",
+    )
     command.add_argument("--frames", type=_positive, default=32, help="frames of a clip, to find shorter videos (32)")
     command.add_argument("--stride", type=_positive, default=2, help="distance of a clip's frames in the video (2)")
     command.add_argument("--full", action="store_true", help="decode every frame, which finds damage in the middle")

@@ -105,13 +105,16 @@ def check_data(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vivit_zoo.datasets import check_videos, read_catalogue
+    from vivit_zoo.datasets.labels import read_class_list
     from vivit_zoo.video.reader import check_backend
 
     check_backend("pyav")  # without it every video would count as broken
-    classes = None if options.classes is None else Path(options.classes).read_text(encoding="utf-8-sig").splitlines()
+    classes = None if options.classes is None else read_class_list(Path(options.classes))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what they say is in the report
-        catalogue = read_catalogue(options.source, options.root, classes)
+        catalogue = read_catalogue(
+            options.source, options.root, classes, task=options.task, video_key=options.video_key
+        )
     progress = partial(tqdm, desc="check", unit="video", dynamic_ncols=True, disable=None)
     report = check_videos(catalogue, options.frames, options.stride, options.full, options.workers, progress)
     print(report.to_json() if options.json else report)

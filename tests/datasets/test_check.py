@@ -114,6 +114,7 @@ def test_wrong_numbers():
         check_videos(Catalogue([], []), frames=0)
 
 
+@pytest.mark.filterwarnings("ignore:.*folders without videos are no classes")
 def test_rendered_digits_are_the_same_through_list_folder_and_shards(tmp_path):
     import runpy
     from pathlib import Path

@@ -88,3 +88,27 @@ def test_what_is_built_in_can_be_read_like_files():
             DataConfig(train="moving_digits:videos", **{name: value})
     with pytest.raises(ValueError, match=r"'moving_digits:video' is not there; built in are .*moving_digits:videos,"):
         DataConfig(train="moving_digits:video")
+
+
+def test_other_tasks_are_read_but_not_yet_trained_on(folder, tmp_path):
+    from tests.conftest import tiny_config
+    from vivit_zoo.training.loop import TrainConfig
+
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,label\nwalk/walk_0.mp4,0;2\nrun/run_0.mp4,1\n")
+    config = DataConfig(train=str(listed), test=str(listed), root=str(folder), task="multi_label")
+    data = config.build((3, 4, 48, 48))
+    assert [data.train[i][1] for i in range(2)] == [(0, 2), (1,)]
+    with pytest.raises(ValueError, match="'multi_label' has no loss to train with yet; only 'single_label' has"):
+        TrainConfig(model=tiny_config(), data=config)
+    listed.write_text("path,score\nwalk/walk_0.mp4,0.5\nrun/run_0.mp4,1\n")
+    data = replace(config, task="regression").build((3, 4, 48, 48))
+    assert [data.test[i][1] for i in range(2)] == [0.5, 1.0]
+    with pytest.raises(
+        ValueError, match="task 'ranking' is unknown; choose from single_label, multi_label, regression"
+    ):
+        DataConfig(task="ranking")
+    with pytest.raises(
+        ValueError, match="moving_digits has one class a clip; the task 'regression' needs videos of your"
+    ):
+        DataConfig(task="regression")

@@ -36,8 +36,8 @@ def places(clip, folder):
     return {
         "file": VideoFile(clip),
         "shard": read_samples([shard])[0].video,
-        "row_of_bytes": hugging_face(table).videos[0],
-        "row_of_paths": hugging_face(table).videos[1],
+        "row_of_bytes": hugging_face(table).samples[0].video,
+        "row_of_paths": hugging_face(table).samples[1].video,
         "images": FrameFolder(write_images(folder / "images", range(30))),
     }
 

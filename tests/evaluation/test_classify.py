@@ -127,9 +127,13 @@ def test_top_classes_are_softmax_probabilities():
     assert [one["name"] for one in top_classes(torch.arange(2.0))] == ["class 1", "class 0"]
 
 
-def test_class_names():
-    model = ViViT(tiny_config(num_classes=400))
-    assert class_names(model)[116] == "eating spaghetti"  # Kinetics-400, as the official weights
+def test_class_names(tmp_path):
+    ViViT(tiny_config(num_classes=400)).save_pretrained(tmp_path / "vivit-b-16x2-kinetics400")
+    model = ViViT.from_pretrained(tmp_path / "vivit-b-16x2-kinetics400")
+    assert class_names(model)[116] == "eating spaghetti"  # as the official weights, which do not name them
+    model.save_pretrained(tmp_path / "mine")
+    assert class_names(ViViT.from_pretrained(tmp_path / "mine")) is None  # 400 classes alone may be any
+    assert class_names(ViViT(tiny_config(num_classes=400))) is None
     model.class_names = [f"my class {number}" for number in range(400)]
     assert class_names(model) is model.class_names
     assert class_names(ViViT(tiny_config(num_classes=5))) is None

@@ -7,20 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vivit_zoo.datasets.formats import Classes, Listing, hugging_face, read_listing, webdataset
+from vivit_zoo.datasets.formats import hugging_face, read_listing, webdataset
+from vivit_zoo.datasets.labels import Classes, Label, Numbered, Task, check_task, number_labels
+from vivit_zoo.datasets.listing import Listing
+from vivit_zoo.datasets.rows import Problem, RowsError
 from vivit_zoo.datasets.shards import is_shards
-from vivit_zoo.datasets.sources import Place
+from vivit_zoo.datasets.sources import FrameFolder, Place, VideoFile
 
 __all__ = ["Catalogue", "Entry", "read_catalogue"]
 
-MOST_CLASSES = 1_000_000  # with more, numbers are dates or ids: a model would have a row of its head for each below
-
 
 class Entry(NamedTuple):
-    """A video and its class number, or its class number by head."""
+    """A video and its label: a class number, by head where there are several, a tuple of them, or a score."""
 
     video: Place
-    label: int | dict[str, int]
+    label: Label
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,26 @@ class Catalogue:
 
     Args:
         entries: the videos, in the source's order.
-        classes: names by class number; for several heads a dictionary of them.
+        classes: names by class number; for several heads a dictionary of them; none for scores.
         absent: names of videos that the source lists but that are not there.
-        notes: what else was passed over, in words.
+        notes: what was left out, or is allowed but looks like a mistake.
+        task: what a label is.
+        by_name: whether the source gives names of classes, and not numbers alone.
+        problems: rows that cannot be used, and why; they are not among the entries.
+        rows: what the source says of each entry, to write a list of some of them; None where that is impossible.
+        header, footer: what such a list begins and ends with.
     """
 
     entries: Sequence[Entry]
     classes: Classes
     absent: Sequence[str] = ()
     notes: Sequence[str] = ()
+    task: Task = "single_label"
+    by_name: bool = True
+    problems: Sequence[Problem] = ()
+    rows: Sequence[str] | None = None
+    header: str = ""
+    footer: str = ""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -47,7 +59,8 @@ class Catalogue:
 
         They are the last in the source's order, sorted names in a folder: parts of one recording, whose names begin
         alike, so stay together, but for one recording a class at most. A class keeps at least one video to train on,
-        and gives at least one to test on where it has two.
+        and gives at least one to test on where it has two. Of videos with several labels the first one counts; scores
+        are one class.
 
         Args:
             share: of the videos of each class, in (0, 1), rounded.
@@ -55,9 +68,9 @@ class Catalogue:
         Raises:
             ValueError: if that leaves nothing to test on.
         """
-        places: dict[str, list[int]] = {}
+        places: dict[Any, list[int]] = {}
         for place, entry in enumerate(self.entries):
-            places.setdefault(str(entry.label), []).append(place)
+            places.setdefault(_group(entry.label), []).append(place)
         held: set[int] = set()
         for of_class in places.values():
             count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
@@ -65,11 +78,26 @@ class Catalogue:
         if not held:
             raise ValueError(f"each of the {len(places)} classes has one video; there is none to hold out for testing")
         parts = [[e for i, e in enumerate(self.entries) if (i in held) == out] for out in (False, True)]
-        return replace(self, entries=parts[0]), replace(self, entries=parts[1])
+        return replace(self, entries=parts[0], rows=None), replace(self, entries=parts[1], rows=None)
+
+
+def _group(label: Label) -> Any:
+    """What `hold_out` takes for the class of a label."""
+    if isinstance(label, dict):
+        return tuple(label.items())
+    if isinstance(label, tuple):
+        return label[:1]
+    return None if isinstance(label, float) else label
 
 
 def read_catalogue(
-    source: Any, root: str | os.PathLike[str] | None = None, classes: Classes | None = None
+    source: Any,
+    root: str | os.PathLike[str] | None = None,
+    classes: Classes | None = None,
+    *,
+    task: Task = "single_label",
+    video_key: str = "",
+    strict: bool = True,
 ) -> Catalogue:
     """The videos of a source with their labels. The form is told from what is in it:
 
@@ -83,99 +111,162 @@ def read_catalogue(
     - WebDataset shards: a tar file, a pattern (`train-{000..015}.tar`, `train-*.tar`) or a folder of them;
     - a Hugging Face `datasets.Dataset`, or the folder that its `save_to_disk` wrote.
 
-    Videos that a data set lists but that are gone, and files that are passed over, are counted in a warning.
+    Labels have the same rules in all forms, see `vivit_zoo.datasets.labels`. Videos that a data set lists but that are
+    gone, and what is left out or looks like a mistake, are told in warnings.
 
     Args:
         source: a path, a pattern of shards, or a `datasets.Dataset`.
         root: folder that relative paths start from; by default the one that the list lies in.
         classes: names by class number (for several heads a dictionary of them): those of the training set, when a test
             set is read. By default the source's own names, the sorted names of its labels, or its numbers.
+        task: "single_label"; "multi_label" for several labels a video, as a list or separated by ";", or in several
+            rows; or "regression" for a score a video.
+        video_key: which video of a sample or row is meant, where there are several: what follows the first dot in the
+            names of a shard's members, such as "base.mp4", or a column of a `datasets.Dataset`.
+        strict: refuse a source with rows that cannot be used; else they are left out and listed in `problems`.
 
     Raises:
-        ValueError: if the form cannot be told, no listed video is there, or a label is not among the classes.
+        RowsError: a ValueError, with all rows that cannot be used and the reasons.
+        ValueError: if the form cannot be told, or no listed video is there.
         ImportError: if a folder that `save_to_disk` wrote is read without `datasets`.
     """
-    if not isinstance(source, str | os.PathLike):
-        listing, name = hugging_face(source), "the data set"
-    else:
-        name = os.fspath(source)
-        if "://" in name or name.startswith("pipe:"):
-            raise ValueError(
-                f"{name}: neither URLs nor pipes are read; copy the files to a disk, or mount their storage"
-            )
-        listing = (
-            webdataset(name) if is_shards(name) else read_listing(Path(name), None if root is None else Path(root))
-        )
-    _check_videos(listing, name)
-    if isinstance(listing.labels[0], dict):
-        heads = {head: [label[head] for label in listing.labels] for head in listing.labels[0]}
-        own, known = _by_head(listing.classes, heads), _by_head(classes, heads)
-        numbered = {head: _number(labels, own[head], known[head], f"{name}, {head}") for head, labels in heads.items()}
-        numbers: Sequence[Any] = [
-            dict(zip(numbered, row, strict=True)) for row in zip(*(x for x, _ in numbered.values()), strict=True)
-        ]
-        named: Classes = {head: names for head, (_, names) in numbered.items()}
-    else:
-        if isinstance(classes, dict):
-            raise ValueError(f"{name}: has one label a video, but classes are given by head: {', '.join(classes)}")
-        numbers, named = _number(listing.labels, listing.classes, classes, name)
-    entries = [Entry(video, number) for video, number in zip(listing.videos, numbers, strict=True)]
-    catalogue = Catalogue(entries, named, listing.absent, listing.notes)
+    check_task(task)
+    listing, name = _read(source, None if root is None else Path(root), video_key)
+    problems = list(listing.problems)
+    numbered = _labels(listing, classes, task, name, problems)
+    found, joined = _join_rows(listing, numbered.labels, task, problems)
+    problems.sort(key=lambda problem: problem.place)
+    total = len(listing.samples) + len(listing.problems)
+    if strict and problems:
+        raise RowsError(name, problems, total)
+    kept = [place for place, label in enumerate(found) if label is not None]
+    _check_videos(listing, kept, name)
+    texts = [listing.samples[place].text for place in kept]
+    catalogue = Catalogue(
+        entries=[Entry(listing.samples[place].video, found[place]) for place in kept],
+        classes=numbered.classes,
+        absent=listing.absent,
+        notes=[*listing.notes, *numbered.notes, *joined],
+        task=task,
+        by_name=numbered.by_name,
+        problems=problems,
+        rows=None if listing.header is None else [text for text in texts if text is not None],
+        header=listing.header or "",
+        footer=listing.footer or "",
+    )
     for note in catalogue.notes:
         warnings.warn(f"{name}: {note}", stacklevel=2)
     if catalogue.absent:
-        missing, total = len(catalogue.absent), len(catalogue.absent) + len(catalogue)
-        warnings.warn(f"{name}: {missing} of {total} videos are absent, such as {catalogue.absent[0]}", stacklevel=2)
+        missing, among = len(catalogue.absent), len(catalogue.absent) + len(catalogue)
+        warnings.warn(f"{name}: {missing} of {among} videos are absent, such as {catalogue.absent[0]}", stacklevel=2)
     return catalogue
 
 
-def _check_videos(listing: Listing, name: str) -> None:
-    if not listing.videos:
-        absent = f"; all {len(listing.absent)} are absent, such as {listing.absent[0]}" if listing.absent else ""
-        raise ValueError(f"{name}: there are no videos in it{absent}. Is root= the folder that holds them?")
-    if not any(video.exists() for video in listing.videos):
-        raise ValueError(
-            f"{name}: none of its {len(listing.videos)} videos is there, such as {listing.videos[0].name}; give the "
-            "folder that the paths start from with root="
-        )
+def _read(source: Any, root: Path | None, video_key: str) -> tuple[Listing, str]:
+    """What a source lists, and its name for messages."""
+    if not isinstance(source, str | os.PathLike):
+        return hugging_face(source, video_key), "the data set"
+    name = os.fspath(source)
+    if "://" in name or name.startswith("pipe:"):
+        raise ValueError(f"{name}: neither URLs nor pipes are read; copy the files to a disk, or mount their storage")
+    if is_shards(name):
+        return webdataset(name, video_key), name
+    return read_listing(Path(name), root, video_key), name
 
 
-def _by_head(classes: Any, heads: dict[str, list[Any]]) -> dict[str, Sequence[str] | None]:
+def _labels(listing: Listing, classes: Classes | None, task: Task, name: str, problems: list[Problem]) -> Numbered:
+    """The labels of the samples as numbers; those that cannot be used are added to the problems."""
+    samples = listing.samples
+    if not listing.heads:
+        if isinstance(listing.classes, dict) or isinstance(classes, dict):
+            by_head = classes if isinstance(classes, dict) else listing.classes
+            raise ValueError(
+                f"{name}: has one label a video, but classes are given by head: {', '.join(by_head or ())}"
+            )
+        try:
+            one = number_labels([sample.label for sample in samples], task, listing.classes, classes)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        problems += [Problem(samples[row].where, what) for row, what in sorted(one.problems.items())]
+        return one
+    if task != "single_label":
+        raise ValueError(f"{name}: has a label for each of {', '.join(listing.heads)}; the task must be single_label")
+    own, given = _by_head(listing.classes, listing.heads), _by_head(classes, listing.heads)
+    numbered = {}
+    for head in listing.heads:
+        try:
+            values = [sample.label[head] for sample in samples]
+            numbered[head] = number_labels(values, task, own[head], given[head])
+        except ValueError as error:
+            raise ValueError(f"{name}, {head}: {error}") from error
+    wrong = {row: f"{head}: {what}" for head in listing.heads for row, what in numbered[head].problems.items()}
+    problems += [Problem(samples[row].where, what) for row, what in sorted(wrong.items())]
+    labels = [
+        None if row in wrong else {head: numbered[head].labels[row] for head in listing.heads}
+        for row in range(len(samples))
+    ]
+    notes = [f"{head}: {note}" for head in listing.heads for note in numbered[head].notes]
+    named: dict[str, Any] = {head: numbered[head].classes for head in listing.heads}
+    return Numbered(labels, named, wrong, notes, any(numbered[head].by_name for head in listing.heads))
+
+
+def _by_head(classes: Any, heads: Sequence[str]) -> dict[str, Sequence[str] | None]:
     if classes is None:
         return dict.fromkeys(heads)
-    if not isinstance(classes, dict) or classes.keys() != heads.keys():
+    if not isinstance(classes, dict) or classes.keys() != set(heads):
         raise ValueError(f"labels are by head, {', '.join(heads)}; classes must be a dictionary with these keys")
     return classes
 
 
-def _number(labels: list[Any], own: Any, given: Sequence[str] | None, name: str) -> tuple[list[int], list[str]]:
-    """Labels as class numbers, and the names of the classes.
+def _join_rows(listing: Listing, labels: list[Any], task: Task, problems: list[Problem]) -> tuple[list[Any], list[str]]:
+    """The labels with those of a video that is listed several times joined, or refused where they differ; notes.
 
-    Numbers stay as they are, unless the source and the caller both name the classes: then names decide.
+    Labels by head are left alone: EPIC-KITCHENS narrates several actions of the same seconds.
     """
-    if isinstance(labels[0], int):
-        if own is None and given is None and max(labels) > MOST_CLASSES:
-            raise ValueError(
-                f"{name}: the label {max(labels)} is no class number, of which there are at most "
-                f"{MOST_CLASSES}, counted from 0; number the classes without gaps, or give their names"
-            )
-        names = list(own or (given if given is not None else map(str, range(max(labels) + 1))))
-        if outside := sorted({label for label in labels if not 0 <= label < len(names)}):
-            raise ValueError(f"{name}: the labels {_some(outside)} are not in 0 to {len(names) - 1}")
-        if own is None and given is not None and any(x.isdigit() and x != str(i) for i, x in enumerate(names)):
-            raise ValueError(f"{name}: labels are numbers, and so are the names of the classes given, in another order")
-        if own is None or given is None:
-            return labels, names
-        labels = [names[label] for label in labels]
-    names = list(given or own or sorted(set(labels)))
-    numbers = {label: number for number, label in enumerate(names)}
-    if unknown := sorted(set(labels) - numbers.keys()):
+    if listing.heads:
+        return labels, []
+    rows: dict[Any, list[int]] = {}
+    for row, sample in enumerate(listing.samples):
+        if labels[row] is not None:
+            rows.setdefault(_identity(sample.video), []).append(row)
+    labels, joined = list(labels), 0
+    for several in rows.values():
+        found = {labels[row] for row in several}
+        if len(found) == 1:
+            continue
+        if task == "multi_label":
+            first = several[0]
+            labels[first] = tuple(sorted({one for label in found for one in label}))
+            if listing.samples[first].text is not None:
+                texts = [listing.samples[row].text or "" for row in several]
+                listing.samples[first] = listing.samples[first]._replace(text="\n".join(texts))
+            joined += 1
+        else:
+            said = ", ".join(f"{listing.samples[row].label!r} ({listing.samples[row].where})" for row in several[:5])
+            hint = "; for several labels of one video the task is multi_label" if task == "single_label" else ""
+            what = f"{listing.samples[several[0]].video.name} has several labels: {said}{hint}"
+            problems += [Problem(listing.samples[row].where, what) for row in several]
+        for row in several[task == "multi_label" :]:
+            labels[row] = None
+    return labels, [f"{joined} videos are listed several times; their labels are joined"] if joined else []
+
+
+def _identity(video: Place) -> Any:
+    """What two rows of one video have in common."""
+    if isinstance(video, VideoFile):
+        return os.path.normpath(video.path), video.start, video.stop
+    if isinstance(video, FrameFolder):
+        return os.path.normpath(video.folder), video.first, video.count
+    return video.name
+
+
+def _check_videos(listing: Listing, kept: list[int], name: str) -> None:
+    if not listing.samples and not listing.problems:
+        absent = f"; all {len(listing.absent)} are absent, such as {listing.absent[0]}" if listing.absent else ""
+        raise ValueError(f"{name}: there are no videos in it{absent}. Is root= the folder that holds them?")
+    videos = [listing.samples[place].video for place in kept]
+    if videos and not any(video.exists() for video in videos):
         raise ValueError(
-            f"{name}: {len(unknown)} labels are not among the {len(names)} classes: {_some(unknown)}; the classes of a "
-            "test set are those of the training set"
+            f"{name}: none of its {len(videos)} videos is there, such as {videos[0].name}; give the folder that the "
+            "paths start from with root="
         )
-    return [numbers[label] for label in labels], names
-
-
-def _some(values: Sequence[Any]) -> str:
-    return ", ".join(map(repr, values[:5])) + (", ..." if len(values) > 5 else "")

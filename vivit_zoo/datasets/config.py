@@ -1,5 +1,6 @@
 """`DataConfig`: from a few plain values to the data sets of a run."""
 
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -7,6 +8,7 @@ from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
 from vivit_zoo.datasets.cups import HiddenDigits
 from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
 from vivit_zoo.datasets.embedded import EmbeddedClips
+from vivit_zoo.datasets.labels import Task, check_task
 from vivit_zoo.datasets.turns import TurningDigits
 from vivit_zoo.datasets.videos import VideoClips, VideoViews
 from vivit_zoo.video.augment import Augment, mirrored_classes
@@ -70,6 +72,9 @@ class DataConfig:
         root: folder that paths in lists start from; "" for the one that a list lies in.
         difficulty: level of an embedded data set that has several, "hidden_digits" or "turning_digits"; None for the
             first.
+        task: what the label of a video is: "single_label", one class; "multi_label", several classes, separated by ";"
+            or in a JSON list; or "regression", a score. What is built in has one class.
+        video_key: which video of a shard's sample or of a row is meant, where there are several, see `read_catalogue`.
         train_clips, test_clips: how many clips; of what is built in alone.
         stride: distance in frames between two frames of a clip.
         fps: in place of the stride, frames of a clip for a second of the video.
@@ -88,6 +93,8 @@ class DataConfig:
     held_out: float = 0.0
     root: str = ""
     difficulty: int | None = None
+    task: Task = "single_label"
+    video_key: str = ""
     train_clips: int = 100_000
     test_clips: int = 1_000
     stride: int = 2
@@ -101,6 +108,7 @@ class DataConfig:
     max_broken: float = 0.05
 
     def __post_init__(self) -> None:
+        check_task(self.task)
         for name in ("train_clips", "test_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is not positive")
@@ -115,9 +123,11 @@ class DataConfig:
             choices = (name + suffix for name in EMBEDDED for suffix in ("", AS_VIDEOS))
             raise ValueError(f"train {self.train!r} is not there; built in are {', '.join(choices)}")
         if self.embedded:
-            for name in ("test", "held_out", "root"):
+            for name in ("test", "held_out", "root", "video_key"):
                 if value := getattr(self, name):
                     raise ValueError(f"{self.train} has its own test clips and no files; leave out {name} {value!r}")
+            if self.task != "single_label":
+                raise ValueError(f"{self.train} has one class a clip; the task {self.task!r} needs videos of your own")
         if not self.embedded and self.difficulty is not None:
             raise ValueError(
                 f"difficulty {self.difficulty} is of embedded data sets only; leave it out for {self.train!r}"
@@ -140,10 +150,18 @@ class DataConfig:
             ValueError: if a source cannot be read, or has no such clips.
         """
         if not self.embedded:
-            train = read_catalogue(self.train, self.root or None)
+            reading: dict[str, Any] = {"root": self.root or None, "task": self.task, "video_key": self.video_key}
+            train = read_catalogue(self.train, **reading)
             if not self.test:
                 return self._videos(clip, *train.hold_out(self.held_out))
-            return self._videos(clip, train, read_catalogue(self.test, self.root or None, train.classes))
+            test = read_catalogue(self.test, classes=train.classes or None, **reading)  # scores have none
+            if train.by_name and not test.by_name and train.classes:
+                first = next(iter(train.classes.values())) if isinstance(train.classes, dict) else train.classes
+                warnings.warn(
+                    f"{self.test}: its labels are numbers, those of {self.train} names; 0 is taken for {first[0]!r}",
+                    stacklevel=2,
+                )
+            return self._videos(clip, train, test)
         make = EMBEDDED[self.train.removesuffix(AS_VIDEOS)]
         train_clips = make("train", self.train_clips, difficulty=self.difficulty)
         test_clips = make("test", self.test_clips, difficulty=self.difficulty)

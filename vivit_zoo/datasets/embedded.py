@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vivit_zoo.datasets.catalogue import Catalogue, Entry
-from vivit_zoo.datasets.formats import Classes
+from vivit_zoo.datasets.labels import Classes
 from vivit_zoo.datasets.sources import ArrayReader
 
 __all__ = ["EmbeddedClips", "Label", "Split", "draw_digit"]

@@ -6,24 +6,26 @@ URLs, no `pipe:` commands, no gzip.
 """
 
 import glob
-import json
 import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from vivit_zoo.datasets.sources import TarMember, is_video
+from vivit_zoo.datasets.rows import parse_json
+from vivit_zoo.datasets.sources import TarMember, is_junk, is_video
 
-__all__ = ["Sample", "expand", "is_shards", "read_samples"]
+__all__ = ["ShardSample", "expand", "is_shards", "read_samples"]
 
 
-class Sample(NamedTuple):
-    """A video of a shard and the text of its label, as far as it has them."""
+class ShardSample(NamedTuple):
+    """A video of a shard and its label, a text or a value of JSON; or what is wrong with them."""
 
     key: str
     video: TarMember | None
-    label: str | None
+    label: Any = None
+    problem: str = ""
 
 
 def is_shards(source: str) -> bool:
@@ -62,48 +64,63 @@ def _expand_braces(pattern: str) -> list[str]:
     ]
 
 
-def read_samples(shards: list[Path]) -> list[Sample]:
+def read_samples(shards: list[Path], video_key: str = "") -> list[ShardSample]:
     """The samples of all shards in order; a sample is what shares its name up to the first dot, as in WebDataset.
 
     The label is the text of .cls, else "label" in .json, else the text of .txt.
 
+    Args:
+        shards: tar files.
+        video_key: what follows the first dot in the names of the videos, such as "base.mp4"; needed where samples have
+            several videos.
+
     Raises:
         ValueError: if a shard is compressed, truncated or damaged, or a sample has two members of one kind.
     """
-    with ThreadPoolExecutor(8) as threads:  # the headers of a big shard lie far apart, so that the disk is waited for
-        return [sample for samples in threads.map(_read_shard, shards) for sample in samples]
+    read = partial(_read_shard, video_key=video_key.lower().lstrip("."))
+    with ThreadPoolExecutor(8) as threads:  # the headers of a big shard lie far apart: most of the time is waiting
+        return [sample for samples in threads.map(read, shards) for sample in samples]
 
 
-def _read_shard(path: Path) -> list[Sample]:
+def _read_shard(path: Path, video_key: str) -> list[ShardSample]:
     groups: dict[str, dict[str, TarMember]] = {}
     with path.open("rb") as file:
         for member in _read_members(path, file):
             folder, _, base = member.member.rpartition("/")
+            if any(is_junk(part) for part in member.member.removeprefix("./").split("/")):
+                continue  # such as the ._clip.mp4 of a Mac, which is no video
             base, _, kind = base.partition(".")
             key = f"{folder}/{base}" if folder else base
             if groups.setdefault(key, {}).setdefault(kind.lower(), member) is not member:
                 raise ValueError(f"{path}: the sample {key!r} has two members .{kind}; keys must be unique in a shard")
-
-        samples = []
-        for key, members in groups.items():
-            label = None
-            if found := members.get("cls") or members.get("json") or members.get("txt"):
-                file.seek(found.offset)
-                label = _label(found, file.read(found.size))
-            videos = [member for member in members.values() if is_video(member.member)]
-            samples.append(Sample(f"{path}::{key}", videos[0] if videos else None, label))
-    return samples
+        return [_sample(f"{path}::{key}", members, file, video_key) for key, members in groups.items()]
 
 
-def _label(member: TarMember, data: bytes) -> str | None:
+def _sample(name: str, members: dict[str, TarMember], file: BinaryIO, video_key: str) -> ShardSample:
+    videos = [kind for kind, member in members.items() if is_video(member.member)]
+    if video_key:
+        videos = [kind for kind in members if kind == video_key]
+    if not videos:
+        return ShardSample(name, None)
+    video = members[videos[0]]
+    if len(videos) > 1:
+        return ShardSample(
+            name,
+            video,
+            problem=f"has the videos .{', .'.join(sorted(videos))}; name one, such as video_key={videos[0]!r}",
+        )
+    found = members.get("cls") or members.get("json") or members.get("txt")
+    if found is None:
+        return ShardSample(name, video, problem="has no label, which is in .cls, as 'label' in .json, or in .txt")
+    file.seek(found.offset)
     try:
-        text = data.decode().strip()
-        value = json.loads(text).get("label") if member.member.endswith(".json") else text
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{member.name}: holds no label ({error})") from error
-    if not isinstance(value, str | int | None):
-        raise ValueError(f"{member.name}: the label {value!r} is neither a number nor a name")
-    return None if value is None else str(value)
+        label: Any = file.read(found.size).decode("utf-8-sig")
+        if found.member.lower().endswith(".json"):
+            label = parse_json(label)["label"]
+    except (KeyError, TypeError, ValueError) as error:
+        reason = "no 'label'" if isinstance(error, KeyError) else error
+        return ShardSample(name, video, problem=f"{Path(found.member).name} holds no label ({reason})")
+    return ShardSample(name, video, label)
 
 
 def _read_members(path: Path, file: BinaryIO) -> list[TarMember]:

@@ -24,12 +24,15 @@ __all__ = [
     "TarMember",
     "VideoFile",
     "is_image",
+    "is_junk",
     "is_video",
 ]
 
 _VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".vob", ".webm", ".wmv"}
 _VIDEOS |= {".3gp", ".m2ts", ".mts", ".ts"}
 _IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+# What systems and archivers leave behind beside hidden files; none of it is data.
+_JUNK = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "#recycle"}
 # Optical flow, which denseflow and mmaction2 lay beside the frames.
 _FLOW = ("flow_", "x_", "y_")
 
@@ -42,6 +45,11 @@ def is_video(name: str | Path) -> bool:
 def is_image(name: str | Path) -> bool:
     """Whether a file's name ends as those of images do."""
     return Path(name).suffix.lower() in _IMAGES
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or left behind by a system or an archiver."""
+    return name.startswith(".") or name.lower() in _JUNK
 
 
 class Reader(Protocol):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vivit_zoo.datasets.embedded import EmbeddedClips, Label, draw_digit
-from vivit_zoo.datasets.formats import Classes
+from vivit_zoo.datasets.labels import Classes
 
 __all__ = ["TurningDigits"]
 

@@ -9,15 +9,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vivit_zoo.datasets.catalogue import Catalogue
-from vivit_zoo.datasets.formats import Classes
+from vivit_zoo.datasets.labels import Classes, Label
 from vivit_zoo.datasets.sources import Place, Reader
 from vivit_zoo.video.clips import ClipSampler, Views
 from vivit_zoo.video.preprocess import Preprocess
 from vivit_zoo.video.reader import Frame, VideoError
 
 __all__ = ["VideoClips", "VideoViews"]
-
-Label = int | dict[str, int]
 
 
 class VideoClips(Dataset[tuple[Tensor, Label]]):

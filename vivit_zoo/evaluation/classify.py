@@ -1,6 +1,7 @@
 """Classify video files: decode, sample views, average their logits, name the classes."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,11 +55,13 @@ def top_classes(logits: Tensor, names: Sequence[str] | None = None, count: int =
 
 
 def class_names(model: ViViT) -> Any:
-    """The names of a model's classes, by head: its own, or Kinetics-400's for 400 classes without names, else None.
+    """The names of a model's classes, by head; None where there are none.
 
-    The official checkpoints do not name their classes; they are those of Kinetics-400 in alphabetical order.
+    The official checkpoints for Kinetics-400 do not name their classes, which are in alphabetical order. Only a source
+    that says so gets these names: 400 classes alone may be any.
     """
-    if model.class_names is None and model.num_classes == 400:
+    source = "/".join(Path(model.load_report.source).parts[-3:]).lower() if model.load_report else ""
+    if model.class_names is None and model.num_classes == 400 and re.search(r"kinetics[-_]?400|k400", source):
         from torchvision.models.video import R3D_18_Weights
 
         return list(R3D_18_Weights.KINETICS400_V1.meta["categories"])

@@ -175,6 +175,8 @@ class TrainConfig:
             raise ValueError(f"stop_head {self.stop_head!r} is unknown; the model has {heads or 'one unnamed head'}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}")
+        if self.data.task != "single_label":
+            raise ValueError(f"data.task {self.data.task!r} has no loss to train with yet; only 'single_label' has")
         has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not has.get(self.device, True):
             raise ValueError(f"device {self.device!r} is not available here; use 'auto' or 'cpu'")
