@@ -1,6 +1,6 @@
 """Which positions?
 
-    python experiments/positions.py --seeds 3
+    python experiments/positions.py --seeds 5
 
 Paper, section 3.4: learned ones, which come from the image model; the original code also has sine-cosine ones and none.
 
@@ -11,22 +11,27 @@ Seen: so. Within these steps learned positions do as little as none: half, which
 """
 
 import sys
+from typing import Any
 
+from vivit_zoo.config import RotaryConfig
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
 from vivit_zoo.training.loop import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:
-    """Fixed, learned and none, of the factorised encoder and of joint attention."""
+    """Fixed, learned, rotary over space, rotary over time and space, and none, in two variants."""
+    kinds: dict[str, tuple[dict[str, Any], float | None]] = {
+        "sincos_3d": ({"pos_embed": "sincos_3d"}, None),
+        "learned": ({"pos_embed": "learned"}, None),
+        "rope over (h, w)": ({"pos_embed": "none", "rope": RotaryConfig(axes="hw")}, MovingDigits.bag_ceiling),
+        "rope over (t, h, w)": ({"pos_embed": "none", "rope": RotaryConfig(axes="thw")}, None),
+        "none": ({"pos_embed": "none"}, MovingDigits.bag_ceiling),
+    }
     return [
-        Setting(
-            f"{name}, {kind}",
-            base.change_model(variant=variant, pos_embed=kind),
-            MovingDigits.bag_ceiling if kind == "none" else None,
-        )
+        Setting(f"{name}, {kind}", base.change_model(variant=variant, **changes), ceiling)
         for variant, name in {"factorised_encoder": "factorised encoder", "joint": "joint"}.items()
-        for kind in ("sincos_3d", "learned", "none")
+        for kind, (changes, ceiling) in kinds.items()
     ]
 
 
