@@ -131,7 +131,7 @@ def test_each_frame_has_the_image_models_features(family):
             torch.testing.assert_close(model.encoder.spatial(grid), pooled, rtol=1e-5, atol=1e-5)
     assert report.copied.keys() | report.derived.keys() | report.new.keys() == model.state_dict().keys()
     assert report.used.keys() | report.left.keys() == image.state_dict().keys()
-    assert not report.notes
+    assert len(report.notes) == 1  # the source says nothing of its pixels
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -168,24 +168,24 @@ def test_distances_of_mistakes():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"block_fn": ParallelThingsBlock}, "its blocks are ParallelThingsBlock"),
-        ({"mlp_layer": SwiGLU}, "made of Attention and SwiGLU"),
-        ({"qk_norm": True}, "norms inside"),
+        ({"block_fn": ParallelThingsBlock}, "ParallelThingsBlock is none of Block, EvaBlock"),
+        ({"mlp_layer": SwiGLU}, "its SwiGLU has the activation GELU"),
+        ({"qk_norm": True}, "its queries and keys are normalised"),
         ({"norm_layer": RmsNorm}, "its norms are RmsNorm"),
-        ({"act_layer": "silu"}, "its activation is SiLU"),
-        ({"final_norm": False}, "its last norm is Identity"),
+        ({"act_layer": "silu"}, "its Mlp has the activation SiLU"),
+        ({"final_norm": False}, "its last norm is missing"),
         ({"class_token": False, "global_pool": "avg"}, "after the average over tokens"),
         ({"global_pool": "avg", "fc_norm": False}, "has a class token and pools by 'avg'"),
         ({"pos_embed": "none"}, "no learned positions"),
         ({"embed_norm_layer": LayerNorm}, "its patches are normalised"),
-        ({"embed_layer": type("OwnPatches", (PatchEmbed,), {})}, "made of OwnPatches and 2 blocks"),
-        ({"depth": 0}, "made of PatchEmbed and 0 blocks"),
+        ({"embed_layer": type("OwnPatches", (PatchEmbed,), {"forward": None})}, "OwnPatches has its own forward"),
+        ({"depth": 0}, "it has no blocks"),
     ],
 )
 def test_other_transformers_are_refused_with_the_reason(options, reason):
-    with pytest.raises(WeightsError, match=f"the given image model is no plain ViT: .*{reason}"):
+    with pytest.raises(WeightsError, match=f"the given image model cannot start a ViViT: .*{reason}"):
         config_for_image(image_model(**options))
-    with pytest.raises(WeightsError, match="is of the class ResNet: no plain ViT"):
+    with pytest.raises(WeightsError, match="cannot start a ViViT: ResNet is none of VisionTransformer, "):
         init_from_image(ViViT(tiny_config()), timm.create_model("resnet18"))
 
 
@@ -216,23 +216,8 @@ def test_small_differences_are_noted():
     image = image_model()
     model = ViViT(config_for_image(image, num_frames=4, act="gelu_tanh", norm_eps=1e-5))
     report = init_from_image(model, image)
-    assert len(report.notes) == 2
+    assert len(report.notes) == 3
     assert "note: act is gelu in the source, gelu_tanh in the model" in str(report)
-
-
-@pytest.mark.parametrize(
-    ("name", "note"),
-    [
-        ("vit_tiny_patch16_224.augreg_in21k", None),
-        ("deit_tiny_patch16_224.fb_in1k", "a mean of (0.485, 0.456, 0.406) over a deviation of (0.229, 0.224, 0.225);"),
-    ],
-)
-def test_pixels_of_another_range_are_noted(name, note):
-    image = timm.create_model(name, depth=1, embed_dim=12, num_heads=3, img_size=32)
-    model = ViViT(config_for_image(image, num_frames=4))
-    notes = init_from_image(model, image).notes
-    assert len(notes) == (note is not None)
-    assert all(note in text for text in notes)
 
 
 def test_model_3_with_zero_out_starts_as_the_image_model_and_trains():
@@ -269,7 +254,7 @@ def test_model_3_with_zero_out_starts_as_the_image_model_and_trains():
 def test_other_attention_is_refused_with_the_reason(options, reason):
     image = image_model()
     image.blocks[1].attn = Attention(48, num_heads=4, **options)
-    with pytest.raises(WeightsError, match=f"no plain ViT: .*{reason}"):
+    with pytest.raises(WeightsError, match=f"cannot start a ViViT: .*{reason}"):
         config_for_image(image)
 
 

@@ -44,7 +44,7 @@ from vivit_zoo.training.losses import cross_entropy, mixup, one_hot
 from vivit_zoo.training.optim import WeightAverage, warmup_cosine
 from vivit_zoo.weights import LoadReport, init_from_image
 from vivit_zoo.weights.resize import Tubelet
-from vivit_zoo.weights.start import Positions, Temporal
+from vivit_zoo.weights.start import PixelRule, Positions, Temporal
 
 __all__ = ["Start", "TrainConfig", "Trained", "train"]
 
@@ -61,16 +61,21 @@ class Start:
         source: "" for random weights; else whatever `vivit_zoo.init_from_image` takes as a string: timm's name of an
             image model ("vit_base_patch16_224.augreg_in21k"), a "local-dir:" folder, an original JAX checkpoint; or a
             ViViT as `ViViT.from_pretrained` reads it ("google/vivit-b-16x2-kinetics400", a folder of ours).
-        tubelet, positions, temporal: as for `vivit_zoo.init_from_image`.
+        tubelet, positions, temporal, pixels, mean, std, arch: as for `vivit_zoo.init_from_image`.
     """
 
     source: str = ""
     tubelet: Tubelet = "central_frame"
     positions: Positions = "resize_tile"
     temporal: Temporal = "zero_out"
+    pixels: PixelRule = "fold"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    arch: str | None = None
 
     def __post_init__(self) -> None:
-        for name, known in {"tubelet": Tubelet, "positions": Positions, "temporal": Temporal}.items():
+        rules = {"tubelet": Tubelet, "positions": Positions, "temporal": Temporal, "pixels": PixelRule}
+        for name, known in rules.items():
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; choose from {', '.join(get_args(known))}")
 
@@ -80,7 +85,8 @@ class Start:
         Raises:
             WeightsError: as `vivit_zoo.init_from_image`.
         """
-        return init_from_image(model, self.source, self.tubelet, self.positions, self.temporal)
+        rules = dataclasses.asdict(self)
+        return init_from_image(model, rules.pop("source"), **rules)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

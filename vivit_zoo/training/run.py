@@ -107,7 +107,9 @@ def train_from_command_line(
             usual, own = dataclasses.asdict(ViViTConfig()), dataclasses.asdict(base.model)
             wishes = {name for name in usual if own[name] != usual[name]} | vars(said.get("model", Namespace())).keys()
             changes = {name: options.model[name] for name in wishes}
-            options.model = Namespace(dataclasses.asdict(config_for_image(options.start.source, **changes)))
+            options.model = Namespace(
+                dataclasses.asdict(config_for_image(options.start.source, arch=options.start.arch, **changes))
+            )
         given = vars(parser.instantiate(options))
         folder, epochs = given.pop("out"), given.pop("epochs")
         if "steps" in said and said.get("epochs") is not None:

@@ -1,37 +1,24 @@
 """`ViViT.from_pretrained`: find the files, recognise their format, adapt them to what is asked, fill a model."""
 
 import json
-import re
-import struct
-import zipfile
 from collections.abc import Callable, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vivit_zoo.config import ViViTConfig
+from vivit_zoo.weights.files import Found, find, read_tensors
 from vivit_zoo.weights.names import count_blocks
 from vivit_zoo.weights.original import read_video
 from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, check, fill
 from vivit_zoo.weights.resize import resize_kernel, resize_positions
 from vivit_zoo.weights.transformers import transformers_checkpoint
 
-__all__ = ["MODEL_TYPE", "download", "load_pretrained", "local_path", "read_checkpoint", "read_json"]
+__all__ = ["MODEL_TYPE", "load_pretrained", "read_checkpoint", "read_found"]
 
 MODEL_TYPE = "vivit_zoo"
-# In the order of preference; a .bin only where there is no safetensors.
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-ORIGINAL_FILE = "checkpoint"
 # What can be changed about trained weights; the rest would make them another model's.
 CHANGES = (
     "num_frames", "image_size", "tubelet_size", "sampled_frames", "num_classes", "drop", "attn_drop", "drop_path",
@@ -169,61 +156,26 @@ def read_checkpoint(
         WeightsError: on every source that cannot be used.
         TypeError: if it is neither a string nor a path.
     """
-    path = local_path(source)
-    if not path.exists():
-        path = download(str(source), revision, token)
-    folder = path if path.is_dir() else path.parent
-    if path.is_dir():
-        if (path / "config.json").exists():
-            found = [name for name in WEIGHT_FILES if (path / name).exists()]
-            if not found:
-                raise WeightsError(
-                    f"{path} has a config.json but no weights; expected one of {', '.join(WEIGHT_FILES)}"
-                )
-            path = path / found[0]
-        elif (path / ORIGINAL_FILE).is_file():
-            path = path / ORIGINAL_FILE
-        else:
-            inside = ", ".join(sorted(file.name for file in path.iterdir())[:6]) or "nothing"
-            raise WeightsError(f"{path} has neither config.json nor {ORIGINAL_FILE}; it holds {inside}")
-    kind = _kind(path)
-    if kind == "json" and path.name == "config.json":
-        return read_checkpoint(folder, **given)
+    return read_found(find(source, revision, token), **given)
+
+
+def read_found(found: Found, **given: Any) -> Checkpoint:
+    """The ViViT checkpoint in a file; see `read_checkpoint`."""
+    path, kind, config = found
     if kind == "npz":
         raise WeightsError(f"{path} is an image model's .npz; build a model and start it with init_from_image")
     if kind == "msgpack":
         return read_video(path, **{name: value for name, value in given.items() if name in UNSAID})
-    config_file = folder / "config.json"
-    if not config_file.exists():
+    if config is None:
         raise WeightsError(f"{path} needs a config.json beside it")
-    config = read_json(config_file)
     model_type = config.get("model_type")
     if model_type not in ("vivit", MODEL_TYPE):
+        file = path.parent / "config.json"
         hint = ": a timm image model; start a ViViT from it with init_from_image" if "architecture" in config else ""
-        raise WeightsError(f"{config_file} has model_type {model_type!r}, neither 'vivit' nor {MODEL_TYPE!r}{hint}")
-    tensors = _read_tensors(path, kind)
-    if model_type == "vivit":
-        return transformers_checkpoint(config, tensors, str(folder))
-    return _own_checkpoint(config, tensors, str(folder))
-
-
-def local_path(source: str | PathLike[str]) -> Path:
-    """Where a source would be on this machine, whether something is there or not.
-
-    Raises:
-        WeightsError: if it is empty, or no path of this machine.
-        TypeError: if it is neither a string nor a path.
-    """
-    if not isinstance(source, str | PathLike):
-        raise TypeError(f"the source {source!r} is no name; give a hub id, a folder or a file as a string or a path")
-    if source == "":
-        raise WeightsError("the source is an empty string; give a hub id, a folder or a file ('.' for this folder)")
-    try:
-        path = Path(source).expanduser()
-        path.exists()
-    except (OSError, RuntimeError) as error:  # a name that is too long, a folder that is closed, an unknown ~user
-        raise WeightsError(f"{source} cannot be looked up: {error}") from error
-    return path
+        raise WeightsError(f"{file} has model_type {model_type!r}, neither 'vivit' nor {MODEL_TYPE!r}{hint}")
+    tensors = read_tensors(path, kind)
+    read = transformers_checkpoint if model_type == "vivit" else _own_checkpoint
+    return read(config, tensors, str(path.parent))
 
 
 def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> Checkpoint:
@@ -263,113 +215,3 @@ def _largest(value: Any) -> float:
     if isinstance(value, list):
         return max(map(_largest, value), default=0)
     return value if isinstance(value, int | float) else 0
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        WeightsError: if it is none.
-    """
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
-        raise WeightsError(f"{file} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{file} holds a {type(content).__name__}, not an object")
-    return content
-
-
-def _kind(path: Path) -> str:
-    """Format of a file by its content: safetensors, torch, npz, json or msgpack."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(10)
-        if head.startswith(b"PK\x03\x04"):
-            with zipfile.ZipFile(path) as archive:
-                return "npz" if any(name.endswith(".npy") for name in archive.namelist()) else "torch"
-    # zipfile raises NotImplementedError for versions that it does not know, UnicodeDecodeError for damaged names, ...
-    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-        raise WeightsError(f"{path} cannot be read, or is damaged or cut short: {error}") from error
-    if not head:
-        raise WeightsError(f"{path} is empty")
-    if head[8:] == b'{"' or path.suffix == ".safetensors":
-        return "safetensors"
-    if head.lstrip()[:1] == b"{" and path.suffix == ".json":
-        return "json"
-    if (head[:1] == b"\x80" and len(head) > 1) or path.suffix in (".bin", ".pt", ".pth"):
-        return "torch"
-    return "msgpack"
-
-
-def _read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
-    """The tensors of a file, or of all files of an index, in float32."""
-    if kind == "json":
-        shards = read_json(path).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            raise WeightsError(f"{path} has no weight_map")
-        tensors: dict[str, Tensor] = {}
-        for name in sorted(set(shards.values())):
-            if Path(name).name != name or not (path.parent / name).is_file():
-                raise WeightsError(f"{path} names {name!r}, which is not in its folder")
-            tensors |= _read_tensors(path.parent / name, _kind(path.parent / name))
-        return tensors
-    try:
-        loaded = load_file(path) if kind == "safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is no safetensors file, or is cut short: {error}") from error
-    except Exception as error:
-        # torch's restricted unpickler fails in as many ways as files can be broken; there is no common class of these.
-        # Only its first sentence: the next ones advise to switch the restriction off.
-        first = str(error).split("\n")[0].split(". ")[0]
-        raise WeightsError(
-            f"{path} was not loaded: it is cut short or holds more than tensors, and only tensors are read, so that no "
-            f"code in it runs ({first})"
-        ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path} holds no dictionary of tensors")
-    for name, x in loaded.items():
-        if x.is_meta or x.is_quantized or x.is_complex() or x.layout != torch.strided:
-            raise WeightsError(
-                f"{path}: {name} is no plain array of real numbers but {x.device}, {x.dtype}, {x.layout}; save it as "
-                "float32, dense, on the CPU"
-            )
-    return {str(name): tensor.float() for name, tensor in loaded.items()}
-
-
-def download(source: str, revision: str | None = None, token: str | bool | None = None) -> Path:
-    """The folder in the hub's cache with config.json and weights, or an original checkpoint.
-
-    Raises:
-        WeightsError: if there is none, or the hub cannot be reached.
-    """
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source.startswith("."):
-        raise WeightsError(f"{source} is neither a file nor a folder here, and no id on the hub (such as owner/name)")
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-
-    def fetch(name: str) -> Path | None:
-        try:
-            return Path(huggingface_hub.hf_hub_download(source, name, revision=revision, token=token))
-        except LocalEntryNotFoundError as error:
-            raise WeightsError(
-                f"{source} is no file or folder here, and {name} of the hub's {source} is not in the cache and could "
-                f"not be fetched: the hub cannot be reached ({type(error.__cause__ or error).__name__})"
-            ) from error
-        except EntryNotFoundError:
-            return None
-        except (HFValidationError, OSError, ValueError) as error:
-            raise WeightsError(f"{source} is no file or folder here, and the hub says: {error}") from error
-
-    if config := fetch("config.json"):
-        for name in WEIGHT_FILES:
-            if weights := fetch(name):
-                if name.endswith(".index.json"):
-                    shards = read_json(weights).get("weight_map")
-                    for shard in sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []:
-                        fetch(shard)
-                return config.parent
-        raise WeightsError(f"the hub's {source} has none of {', '.join(WEIGHT_FILES)}")
-    if original := fetch(ORIGINAL_FILE):
-        return original.parent
-    raise WeightsError(f"the hub's {source} has neither config.json nor {ORIGINAL_FILE}")

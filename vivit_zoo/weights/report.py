@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.tokens import ClassToken
+from vivit_zoo.weights.resize import PositionsFilter
 
 __all__ = ["Checkpoint", "LoadReport", "Value", "WeightsError", "check", "config_of", "fill"]
 
@@ -34,6 +35,10 @@ class Checkpoint:
         class_names: of the head's classes, in the order of the logits, of several heads by head; None where the source
             does not say.
         class_position: the position that the source adds to its class token, in `tensors` already part of the token.
+        pixels: mean and standard deviation of pixels in [0, 1], one a channel, that an image model was trained with;
+            None where unknown or as ours.
+        is_image: whether it is an image model, which has no frames, classes or head of its own here.
+        positions_filter: how its positions are resized over space, see `resize.PositionsFilter`.
     """
 
     source: str
@@ -45,6 +50,9 @@ class Checkpoint:
     notes: list[str] = dataclasses.field(default_factory=list)
     class_names: list[str] | dict[str, list[str]] | None = None
     class_position: Tensor | None = None
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    positions_filter: PositionsFilter = "linear"
+    is_image: bool = False
 
     @classmethod
     def of_model(cls, model: nn.Module, source: str = "the given ViViT") -> "Checkpoint":

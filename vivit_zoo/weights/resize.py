@@ -1,28 +1,40 @@
-"""Positions on another grid, kernels of another length.
+"""Positions on another grid, kernels of another length, pixels in another range.
 
-One rule for positions: linear interpolation along each axis on its own, the first place on the first and the last on
-the last ("align corners"), as the original code does with `scipy.ndimage.zoom(order=1)`. Along an axis of equal length
-nothing is computed at all.
+Positions of original checkpoints and of videos are interpolated linearly along each axis, the first place on the first
+and the last on the last ("align corners"), as the original code does with `scipy.ndimage.zoom(order=1)`. Those of image
+models are resized over space as timm does, bicubically and with antialiasing: shrinking without it loses the class
+token's features. Along an axis of equal length nothing is computed at all.
 """
 
 from fractions import Fraction
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-__all__ = ["Tubelet", "inflate_kernel", "resize_kernel", "resize_positions"]
+__all__ = ["PositionsFilter", "Tubelet", "fold_pixels", "inflate_kernel", "resize_kernel", "resize_positions"]
 
 Tubelet = Literal["central_frame", "filter_inflation", "arp", "random"]
+PositionsFilter = Literal["bicubic", "linear"]
 
 
-def resize_positions(table: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Positions (*grid, d) -> (*sizes, d), linear along each axis.
+def resize_positions(table: Tensor, sizes: tuple[int, ...], filter: PositionsFilter = "linear") -> Tensor:
+    """Positions (*grid, d) -> (*sizes, d).
 
-    Along an axis of one place it is repeated; to an axis of one place goes the middle.
+    "linear": along each axis on its own; along an axis of one place it is repeated, to an axis of one place goes the
+    middle. "bicubic": the last two axes of the grid, h and w, bicubically with antialiasing; any before them linearly.
     """
     dtype = table.dtype
+    if filter == "bicubic" and table.shape[-3:-1] != sizes[-2:]:
+        flat = rearrange(table.float(), "... h w d -> (...) d h w")
+        flat = F.interpolate(flat, size=sizes[-2:], mode="bicubic", antialias=True)
+        table = (
+            rearrange(flat, "b d h w -> b h w d").unflatten(0, table.shape[:-3])
+            if table.ndim > 3
+            else flat[0].movedim(0, -1)
+        )
     for axis, (old, new) in enumerate(zip(table.shape[:-1], sizes, strict=True)):
         if old != new:
             weights = _linear_weights(old, new).to(table.device)
@@ -79,3 +91,28 @@ def resize_kernel(kernel: Tensor, tubelet: tuple[int, int, int], t: int) -> Tens
     slices = rearrange(kernel.double(), "d (c t h w) -> d c t h w", t=old, h=h, w=w)
     slices = torch.einsum("nt,dcthw->dcnhw", shares, slices)
     return rearrange(slices, "d c t h w -> d (c t h w)").to(kernel.dtype)
+
+
+def fold_pixels(
+    kernel: Tensor, bias: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]
+) -> tuple[Tensor, Tensor]:
+    """Kernel (d, c, t, h, w) and bias (d,) for pixels in [-1, 1], from those for (p - mean) / deviation, p in [0, 1].
+
+    With x = 2p - 1 a pixel is (x / 2 + 0.5 - mean) / deviation: the kernel takes the factor, the bias the constant,
+    times the sum of the kernel over a tubelet. An inflated kernel goes in, since the shares of frames may sum to 0.
+
+    Raises:
+        ValueError: if there are neither one nor as many numbers as channels, or a deviation is not positive.
+    """
+    channels = kernel.shape[1]
+    for name, values in (("mean", mean), ("std", deviation)):
+        if len(values) not in (1, channels):
+            raise ValueError(
+                f"{name} has {len(values)} numbers for {channels} channels; give {channels}, or one for all"
+            )
+    if min(deviation) <= 0:
+        raise ValueError(f"std {deviation} is not positive")
+    m, s = (torch.tensor(x).double().expand(channels).to(kernel.device) for x in (mean, deviation))
+    exact = kernel.double()
+    constant = torch.einsum("dcthw,c->d", exact, (0.5 - m) / s)
+    return (exact / (2 * s)[:, None, None, None]).to(kernel.dtype), (bias.double() + constant).to(bias.dtype)

@@ -1,8 +1,7 @@
 """`init_from_image`: start a video model from an image model (paper, section 3.4), or from another ViViT."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,20 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from vivit_zoo.config import ViViTConfig
-from vivit_zoo.weights.image import GIVEN, image_checkpoint, image_config, read_npz, timm_model
-from vivit_zoo.weights.load import download, local_path, read_checkpoint, read_json
+from vivit_zoo.weights.image import image_config
 from vivit_zoo.weights.original import read_image
 from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, config_of, fill
-from vivit_zoo.weights.resize import Tubelet, inflate_kernel, resize_kernel, resize_positions
+from vivit_zoo.weights.resize import (
+    PositionsFilter,
+    Tubelet,
+    fold_pixels,
+    inflate_kernel,
+    resize_kernel,
+    resize_positions,
+)
+from vivit_zoo.weights.sources import Source, open_source
 
 __all__ = ["config_for_image", "init_from_image"]
-
-Source = nn.Module | str | PathLike[str]
 
 Positions = Literal["tile", "resize", "resize_tile"]
 Temporal = Literal["zero_out", "copy", "zero", "random"]
 ClassTokenRule = Literal["copy", "keep"]
+PixelRule = Literal["fold", "keep"]
 SPATIAL, TEMPORAL = "encoder.spatial.", "encoder.temporal."
+KERNEL = "tubelet_embed.proj.weight"
 
 
 def init_from_image(
@@ -33,6 +39,12 @@ def init_from_image(
     positions: Positions = "tile",
     temporal: Temporal = "zero_out",
     class_token: ClassTokenRule | None = None,
+    *,
+    pixels: PixelRule = "fold",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    positions_filter: PositionsFilter | None = None,
+    arch: str | None = None,
 ) -> LoadReport:
     """Give a model the weights of an image model, in place; what an image model cannot give stays as it is.
 
@@ -41,13 +53,20 @@ def init_from_image(
 
     Args:
         model: any variant.
-        source: a timm model, timm's name of one ("vit_base_patch16_224.augreg_in21k"), a "local-dir:" folder of
-            timm's, an original JAX checkpoint (msgpack, or .npz), a ViViT, the folder of one, or its id on the hub
-            ("google/vivit-b-16x2-kinetics400"): a name with "/" and without ":", which may also be of a timm model.
+        source: one of
+            - an image model in memory, of timm, torchvision or transformers, or another ViViT; also inside of
+              DistributedDataParallel, DataParallel, torch.compile or an average of weights;
+            - timm's name of one ("vit_base_patch16_224.augreg_in21k");
+            - a folder of timm's ("local-dir:" before it or not), of an image model of transformers, or of a ViViT; or
+              the id of one on the hub ("google/vivit-b-16x2-kinetics400", "timm/vit_base_patch16_224.augreg_in21k"):
+              a name with "/" and without ":";
+            - a file of weights or a `state_dict()`, of the architecture `arch`; nested or with prefixes, as training
+              scripts save them;
+            - an original JAX checkpoint (msgpack, or .npz).
         tubelet: how the kernel reaches over several frames, see `resize.inflate_kernel`; "random" keeps the model's
             own. The kernel of a video source is copied, or shared out over another length (`resize.resize_kernel`).
         positions: "tile" repeats the image's positions on every frame, and needs the image's own grid; "resize"
-            interpolates them, linearly along height, width and (from a video) time; "resize_tile" interpolates each
+            interpolates them over height, width and (from a video, linearly) time; "resize_tile" interpolates each
             frame, then tiles.
         temporal: Model 3's attention over time. "zero_out" zeroes its output projection alone: the model starts as the
             image model on each frame, and all of it trains. "copy": the image's attention, as the original code's
@@ -58,23 +77,37 @@ def init_from_image(
             position, as the original code does in the factorised encoder, where the token's name differs. None: "keep"
             for original image checkpoints in a factorised encoder, so that they start as in the original, "copy"
             everywhere else.
+        pixels: clips come in [-1, 1]. "fold" changes kernel and bias, exactly, so that the model then computes what the
+            image model computes on pixels as it was trained with; "keep" copies them.
+        mean, std: of pixels in [0, 1], one number or one a channel, that the source was trained with; None for what
+            the source says. Where it says nothing it is taken to know pixels in [-1, 1].
+        positions_filter: how positions are resized over height and width. "bicubic": with antialiasing, as timm does;
+            "linear": along each axis, corner on corner, as the original code does. None: "bicubic" for image models,
+            "linear" for original checkpoints and videos.
+        arch: of weights without a configuration, timm's or torchvision's name of the model they are of.
 
     Returns:
         The report: print it.
 
     Raises:
-        WeightsError: if the source cannot be read, is no plain ViT, or does not fit; nothing has been changed then.
-        ValueError: on an unknown rule.
+        WeightsError: if the source cannot be read, is no ViT, or does not fit; nothing has been changed then.
+        ValueError: on an unknown rule, or a mean or standard deviation that does not fit the channels.
         TypeError: if the model is no ViViT, or the source none of these.
     """
     config = config_of(model)
-    rules = (("tubelet", tubelet, Tubelet), ("positions", positions, Positions), ("temporal", temporal, Temporal))
-    for name, given, known in rules:
-        if given not in get_args(known):
+    for name, given, known, optional in (
+        ("tubelet", tubelet, Tubelet, False),
+        ("positions", positions, Positions, False),
+        ("temporal", temporal, Temporal, False),
+        ("pixels", pixels, PixelRule, False),
+        ("class_token", class_token, ClassTokenRule, True),
+        ("positions_filter", positions_filter, PositionsFilter, True),
+    ):
+        if given not in get_args(known) and not (optional and given is None):
             raise ValueError(f"{name} {given!r} is unknown; choose from {', '.join(get_args(known))}")
-    if class_token not in (None, *get_args(ClassTokenRule)):
-        raise ValueError(f"class_token {class_token!r} is unknown; choose from {', '.join(get_args(ClassTokenRule))}")
-    checkpoint, original = _read_source(model, source)
+    checkpoint, original = _read_source(model, source, arch)
+    _set_pixels(checkpoint, pixels, mean, std)
+    checkpoint.positions_filter = positions_filter or checkpoint.positions_filter
     _check_alike(model, checkpoint)
     state = model.state_dict()
     if class_token is None:
@@ -90,6 +123,31 @@ def init_from_image(
         elif value is not None:
             values[name] = value
     return fill(model, checkpoint, values, new, rule.left())
+
+
+def _set_pixels(
+    checkpoint: Checkpoint, rule: PixelRule, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> None:
+    """Settle which mean and standard deviation are folded; note what stays as it is."""
+    known = checkpoint.pixels or (None, None)
+    m, s = (given if given is not None else value for given, value in zip((mean, std), known, strict=True))
+    if (m is None) != (s is None):
+        raise ValueError(f"{checkpoint.source} does not say its mean and std; give both, got mean={mean} and std={std}")
+    if m is None or s is None:
+        checkpoint.pixels = None
+        if checkpoint.is_image:
+            checkpoint.notes.append(
+                "the source does not say which pixels it was trained with; they are taken to be in [-1, 1]: "
+                "otherwise pass mean= and std="
+            )
+        return
+    checkpoint.pixels = None if {*m, *s} == {0.5} else (tuple(m), tuple(s))
+    if checkpoint.pixels and rule == "keep":
+        checkpoint.notes.append(
+            f"the image model knows pixels less a mean of {tuple(m)} over a deviation of {tuple(s)}; clips come in "
+            "[-1, 1], a mean and a deviation of 0.5 (pixels='keep')"
+        )
+        checkpoint.pixels = None
 
 
 @dataclass
@@ -121,8 +179,8 @@ class _Rules:
         if name.startswith("pre_logits."):
             same = name in self.tensors and self.tensors[name].shape == self.state[name].shape
             return Value(self.tensors[name], (name,)) if same else "kept: the source has no such layer"
-        if name == "tubelet_embed.proj.weight":
-            return self._kernel(name)
+        if name in (KERNEL, KERNEL.replace("weight", "bias")):
+            return self._patches(name)
         if name.startswith(TEMPORAL):
             if not self.same_temporal:
                 return "kept: the source has no such temporal encoder"
@@ -143,8 +201,9 @@ class _Rules:
             return Value(torch.zeros_like(self.state[name]), (), "zero: the source has no bias here")
         return Value(self.tensors[source], (source,)) if source in self.tensors else None
 
-    def _kernel(self, name: str) -> Value | str:
-        old, new = self.checkpoint.config.tubelet_size, self.config.tubelet_size
+    def _kernel(self) -> Value | str:
+        """The kernel over the frames of a tubelet, without the fold of pixels."""
+        name, old, new = KERNEL, self.checkpoint.config.tubelet_size, self.config.tubelet_size
         if self.tubelet == "random":
             return "kept, as asked for"
         kernel = self.tensors[name]
@@ -154,6 +213,22 @@ class _Rules:
             image = kernel.unflatten(1, (-1, *old[1:]))
             return Value(inflate_kernel(image, new[0], self.tubelet).flatten(1), (name,), f"{self.tubelet} of {new[0]}")
         return Value(resize_kernel(kernel, old, new[0]), (name,), f"shared out from {old[0]} frames to {new[0]}")
+
+    def _patches(self, name: str) -> Value | str | None:
+        """Kernel or bias of the tubelets, for pixels in [-1, 1]."""
+        kernel, pixels = self._kernel(), self.checkpoint.pixels
+        if name != KERNEL and name not in self.tensors:
+            return None
+        value = kernel if name == KERNEL else Value(self.tensors[name], (name,))
+        if pixels is None or isinstance(kernel, str) or isinstance(value, str):
+            return value
+        bias = KERNEL.replace("weight", "bias")
+        whole = kernel.tensor.unflatten(1, (self.config.in_chans, *self.config.tubelet_size))
+        folded = fold_pixels(whole, self.tensors[bias], *pixels)
+        how = f"pixels of mean {_numbers(pixels[0])} and std {_numbers(pixels[1])} folded in"
+        tensor = folded[0].flatten(1) if name == KERNEL else folded[1]
+        sources = (name,) if name == KERNEL else (bias, KERNEL)
+        return Value(tensor, sources, ", ".join(filter(None, (value.how, how))))
 
     def _spatial_positions(self, name: str, source: str) -> Value | str:
         if source not in self.tensors:
@@ -173,8 +248,9 @@ class _Rules:
                 "positions='tile' needs the same, use 'resize_tile' or 'resize'"
             )
         if self.positions != "tile" and (old_h, old_w) != (h, w):
-            table = resize_positions(table.unflatten(1, (old_h, old_w)), (len(table), h, w)).flatten(1, 2)
-            how.append(f"linear from {old_h}x{old_w} to {h}x{w} places")
+            grid = table.unflatten(1, (old_h, old_w))
+            table = resize_positions(grid, (len(table), h, w), self.checkpoint.positions_filter).flatten(1, 2)
+            how.append(f"{self.checkpoint.positions_filter} from {old_h}x{old_w} to {h}x{w} places")
         if len(table) != t:
             if self.positions == "resize":
                 table = resize_positions(table, (t, h * w))
@@ -220,7 +296,7 @@ class _Rules:
         for name in self.tensors:
             if name.startswith(("head.", "pre_logits.")):
                 left[name] = "the head of the source"
-            elif name == "tubelet_embed.proj.weight" and self.tubelet == "random":
+            elif name == KERNEL and self.tubelet == "random":
                 left[name] = "tubelet='random'"
             elif name.startswith(TEMPORAL) and not self.same_temporal:
                 left[name] = "the model has no such temporal encoder"
@@ -236,73 +312,47 @@ class _Rules:
         return left
 
 
-def config_for_image(source: Source, **changes: Any) -> ViViTConfig:
+def config_for_image(source: Source, *, arch: str | None = None, **changes: Any) -> ViViTConfig:
     """The configuration of a video model that `init_from_image` can start from a source.
 
-    For an image model: its width, depth, heads, activation, norms and patches; 32 frames; tubelets of 2 frames, or of 1
-    where `num_frames` is odd; its pooling where the variant has it. For a ViViT: its own configuration.
+    For an image model: its width, depth, heads, activation, norms, extra tokens, positions and patches; 32 frames;
+    tubelets of 2 frames, or of 1 where `num_frames` is odd; its pooling. For a ViViT: its own configuration.
 
     Args:
-        source: as for `init_from_image`.
+        source, arch: as for `init_from_image`. An image model on the meta device will do.
         **changes: any field of `ViViTConfig` to set, such as `variant`, `num_frames`, `num_classes`, `tubelet_size`.
 
     Raises:
-        WeightsError: if the source cannot be read, is no plain ViT, or does not say what it is.
+        WeightsError: if the source cannot be read, is no ViT, or does not say what it is.
     """
-    found, name = _open(source)
-    if isinstance(found, nn.Module):
-        return image_config(found, name, **changes)
-    if isinstance(found, Checkpoint):
-        return found.config.replace(**changes)
-    raise WeightsError(f"{name} is an original image checkpoint, which does not say what model it is of; build one")
+    found = open_source(source, arch)
+    if isinstance(found, Path):
+        raise WeightsError(
+            f"{found} is an original image checkpoint, which does not say what model it is of; build one"
+        )
+    if found.is_image:
+        return image_config(found.config, **changes)
+    return found.config.replace(**changes)
 
 
-def _read_source(model: nn.Module, source: Source) -> tuple[Checkpoint, bool]:
+def _read_source(model: nn.Module, source: Source, arch: str | None) -> tuple[Checkpoint, bool]:
     """The source in our terms, and whether it is an original checkpoint."""
-    found, name = _open(source)
-    if isinstance(found, nn.Module):
-        return image_checkpoint(found, name), False
-    if isinstance(found, Checkpoint):
+    found = open_source(source, arch)
+    if not isinstance(found, Path):
         return found, False
     t, h, w = config_of(model).grid
     return read_image(found, (1 if f"{SPATIAL}norm.weight" in model.state_dict() else t, h, w)), True
-
-
-def _open(source: Source) -> tuple[nn.Module | Checkpoint | Path, str]:
-    """An image model, a ViViT in our terms, or the file of an original image checkpoint; and what to call it."""
-    if isinstance(source, nn.Module) and isinstance(getattr(source, "config", None), ViViTConfig):
-        return Checkpoint.of_model(source), "the given ViViT"
-    if isinstance(source, nn.Module):
-        return source, GIVEN
-    path, name = local_path(source), str(source)
-    if not path.exists():
-        if "/" not in name or ":" in name:
-            return timm_model(name), name
-        path = download(name)
-    if path.is_file():
-        if path.suffix == ".npz" or _is_zip(path):
-            return read_npz(path), name
-        if path.suffix not in (".safetensors", ".bin", ".json"):
-            return path, name
-    elif (path / "config.json").exists():
-        if "architecture" in read_json(path / "config.json"):
-            return timm_model(f"local-dir:{path}"), name
-    elif (path / "checkpoint").is_file():
-        return path / "checkpoint", name
-    else:
-        raise WeightsError(f"{path} has neither config.json nor checkpoint")
-    return read_checkpoint(path), name
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
 
 
 def _check_alike(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Refuse what shapes do not show, such as another number of heads; note small differences."""
     mine, theirs = config_of(model), checkpoint.config
     hint = "; config_for_image makes a configuration that fits"
+    meta = [name for name, tensor in checkpoint.tensors.items() if tensor.is_meta]
+    if meta:
+        raise WeightsError(
+            f"{checkpoint.source} is on the meta device, without values ({meta[0]}); load its weights first"
+        )
     wrong = [
         f"{name} {getattr(theirs, name)}, the model {getattr(mine, name)}"
         for name in ("dim", "depth", "num_heads", "in_chans", "pre_norm")
@@ -327,3 +377,7 @@ def _check_alike(model: nn.Module, checkpoint: Checkpoint) -> None:
             checkpoint.notes.append(
                 f"{name} is {getattr(theirs, name)} in the source, {getattr(mine, name)} in the model"
             )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "/".join(f"{value:g}" for value in values)

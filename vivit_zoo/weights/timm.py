@@ -1,0 +1,246 @@
+"""timm's image models: which of them a ViViT can compute, under which names, and what their tensors do not tell.
+
+Classes are known by their names, so that an older timm without some of them is read too. A subclass that changes
+nothing of what is computed counts as the class that it is made from.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vivit_zoo.weights.folds import ImageModel, Pixels, rename
+from vivit_zoo.weights.report import WeightsError
+
+__all__ = ["build_timm", "load_timm", "read_timm"]
+
+RENAMES = (
+    (r"^(patch_embed|embeds)\.proj\.", "patch."),
+    (r"^(patch_embed|embeds)\.norm\.", "patch_norm."),
+    (r"^embeds\.", ""),
+    (r"^reg_token$", "reg_tokens"),
+    (r"\.gamma_([12])$", r".ls\1.gamma"),
+    (r"\.attn\.([qv])_bias$", r".attn.\1.bias"),
+    (r"\.attn\.([qkv])_proj\.", r".attn.\1."),
+    (r"\.mlp\.fc1_g\.", ".mlp.gate."),
+    (r"\.mlp\.fc1_x\.", ".mlp.up."),
+)
+LEFT = (
+    (r"^(head|head_dist)\.", "the image model's head"),
+    (r"^mask_token$", "a token of the pretraining"),
+)
+# The classes whose computation is known, and the methods that a subclass must leave as they are.
+MODELS = ("VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit", "NaFlexVit")
+METHODS = ("forward", "forward_features", "forward_head", "pool", "_pos_embed")
+PATCHES, BLOCKS, NORMS = ("PatchEmbed", "NaFlexEmbeds"), ("Block", "EvaBlock"), ("LayerNorm", "RmsNorm", "Identity")
+ATTENTION, MLPS = ("Attention", "EvaAttention", "AttentionRope"), ("Mlp", "GluMlp", "SwiGLU")
+ACTS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+ROTARY = {"RotaryEmbeddingCat": "index", "RotaryEmbeddingDinoV3": "centred", "RotaryEmbeddingMixed": "learned"}
+# Pools of timm that ViViT does not have: the tokens before them are the same.
+POOLS = {
+    "": "it does not pool",
+    "avgmax": "it pools by the mean of average and maximum, which ViViT does not have",
+    "prr": "it pools by attention without weights, which ViViT does not have",
+}
+
+
+def load_timm(name: str) -> nn.Module:
+    """A pretrained timm model by its name or `local-dir:` folder.
+
+    Raises:
+        WeightsError: if timm does not know it, or cannot fetch or read its weights.
+    """
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:
+        # timm lets through what its readers, the hub's client and torch raise; there is no common class of these.
+        raise WeightsError(f"timm cannot load {name!r}: {type(error).__name__}: {error}{_near(name)}") from error
+
+
+def build_timm(name: str, **options: Any) -> nn.Module:
+    """A timm model without values, on the meta device, by the name of its architecture.
+
+    Raises:
+        WeightsError: if timm does not know it.
+    """
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except Exception as error:
+        raise WeightsError(f"timm cannot build {name!r}: {type(error).__name__}: {error}{_near(name)}") from error
+
+
+def _near(name: str) -> str:
+    """A hint at names that are spelt nearly like one that timm does not know."""
+    name = name.removeprefix("hf-hub:").removeprefix("timm/")
+    if ":" in name or timm.is_model(name):
+        return ""
+    known = timm.list_models(pretrained="." in name)
+    close = get_close_matches(name, known, n=3) or get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def read_timm(model: nn.Module, source: str) -> ImageModel:
+    """A timm ViT under the names of `folds`.
+
+    Raises:
+        WeightsError: with every reason why a ViViT cannot compute what it computes.
+    """
+    reasons = list(dict.fromkeys(_unlike_ours(model)))
+    if reasons:
+        raise WeightsError(f"{source} cannot start a ViViT: {'; '.join(reasons)}")
+    known: Any = model
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    left = {name: why for name in state for pattern, why in LEFT if re.match(pattern, name)}
+    theirs = {name: tensor.float() for name, tensor in state.items() if name not in left}
+    origin = rename(theirs, RENAMES, source)
+    tensors = {name: theirs[others[0]] for name, others in origin.items()}
+    image = ImageModel(source, _facts(known, tensors), tensors, origin, left=left, pixels=_pixels(model))
+    if tensors["patch.weight"].ndim == 2:
+        (ph, pw), order = image.facts["patch"], "h w c" if known.embeds.channels_last else "c h w"
+        kernel = rearrange(tensors["patch.weight"], f"o ({order}) -> o c h w", h=ph, w=pw)
+        image.replace("patch.weight", kernel, "patch.weight")
+    eps: set[Any] = {module.eps for module in model.modules() if type(module).__name__ in NORMS[:2]}
+    if len(eps) > 1:
+        image.notes.append(f"norm_eps is {image.facts['norm_eps']:g} everywhere; the source has {sorted(eps)}")
+    if known.global_pool in POOLS and not ("cls_token" in tensors and known.global_pool == ""):
+        image.notes.append(f"{POOLS[known.global_pool]}; global_pool is {image.facts['global_pool']!r}")
+    return image
+
+
+def _facts(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What no tensor tells."""
+    block, embed = model.blocks[0], _embed(model)
+    patch = tuple(embed.patch_size)
+    grid = getattr(embed, "grid_size", None) or embed.pos_embed_grid_size
+    pool, with_extra = model.global_pool, getattr(model, "pool_include_prefix", False)
+    if pool in POOLS:
+        pool = "token" if "cls_token" in tensors else "avg"
+    facts = {
+        "image_size": tuple(n * side for n, side in zip(grid, patch, strict=True)),
+        "patch": patch,
+        "num_heads": block.attn.num_heads,
+        "act": _act_name(block.mlp),
+        "norm_eps": block.norm1.eps,
+        "norm": "rms" if type(block.norm1).__name__ == "RmsNorm" else "layer",
+        "global_pool": {"map": "attention", "avg": "all" if with_extra else "avg"}.get(pool, pool),
+    }
+    rope = getattr(model, "rope", None)
+    if rope is not None:
+        facts["interleaved"] = not getattr(rope, "rotate_half", False)
+        facts["rope"] = {
+            "kind": ROTARY[type(rope).__name__],
+            "base": getattr(rope, "temperature", None),
+            "offset": getattr(rope, "grid_offset", 0.0),
+            "order": {"ij": "hw", "xy": "wh"}[rope.grid_indexing],
+            "reference": getattr(rope, "ref_feat_shape", None),
+        }
+    return facts
+
+
+def _embed(model: Any) -> Any:
+    return getattr(model, "patch_embed", None) or getattr(model, "embeds", None)
+
+
+def _pixels(model: nn.Module) -> Pixels | None:
+    """Mean and standard deviation that timm says the model was trained with."""
+    known = getattr(model, "pretrained_cfg", None) or {}
+    mean, deviation = (known.get(name) for name in ("mean", "std"))
+    return None if mean is None or deviation is None else (tuple(mean), tuple(deviation))
+
+
+def _act_name(mlp: Any) -> str | None:
+    """Our name of an MLP's activation; None for one that ViViT does not have. A gated MLP's is always SiLU."""
+    name = type(mlp.act).__name__
+    if type(mlp).__name__ != "Mlp":
+        return "gelu" if name == "SiLU" else None
+    if name == "GELU" and getattr(mlp.act, "approximate", "none") == "tanh":
+        return "gelu_tanh"
+    return ACTS.get(name)
+
+
+def _unknown(module: Any, classes: Collection[str], methods: Collection[str] = ("forward",)) -> str:
+    """Why a module's computation is not known: of no known class, or of one made from it that changes something."""
+    mine = type(module)
+    overridden: set[str] = set()
+    for cls in mine.__mro__:
+        if cls.__name__ in classes and cls.__module__.startswith(("timm.", "torch.")):
+            changed = sorted(overridden & set(methods))
+            return f"{mine.__name__} has its own {', '.join(changed)}" if changed else ""
+        overridden |= vars(cls).keys()
+    return f"{mine.__name__} is none of {', '.join(classes)}"
+
+
+def _unlike_ours(model: Any) -> Iterator[str]:
+    """Why a ViViT cannot compute what a model computes."""
+    if reason := _unknown(model, MODELS, METHODS):
+        inside = [name for name, part in model.named_modules() if name and not _unknown(part, MODELS, METHODS)]
+        yield f"{reason}; its {inside[0]} is one: pass that" if inside else reason
+        return
+    if reason := _unknown(_embed(model), PATCHES):
+        yield reason
+        return
+    if not len(model.blocks):
+        yield "it has no blocks"
+        return
+    embed, first = _embed(model), model.blocks[0]
+    if isinstance(embed.proj, nn.Conv2d):
+        plain = {"stride": embed.proj.kernel_size, "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+        for name, value in plain.items():
+            if getattr(embed.proj, name) != value:
+                yield f"its patches of {embed.proj.kernel_size} have {name} {getattr(embed.proj, name)}"
+    for i, block in enumerate(model.blocks):
+        reasons = list(_unlike_block(block))
+        yield from reasons
+        if reasons:
+            continue
+        for name, mine, other in (
+            ("heads", block.attn.num_heads, first.attn.num_heads),
+            ("activation", _act_name(block.mlp), _act_name(first.mlp)),
+        ):
+            if mine != other:
+                yield f"block {i} has {name} {mine}, block 0 {other}"
+    norms = {type(module).__name__ for module in model.modules() if hasattr(module, "eps")}
+    if not norms <= set(NORMS):
+        yield f"its norms are {', '.join(sorted(norms))}"
+    elif len(norms) > 1:
+        yield f"it mixes {' and '.join(sorted(norms))}"
+    has_token = any(getattr(part, "cls_token", None) is not None for part in (model, embed))
+    if model.global_pool == "token" and not has_token:
+        yield "it pools by a class token that it does not have"
+    if all(hasattr(getattr(model, name, None), "weight") for name in ("norm", "fc_norm")):
+        yield "it normalises before and after pooling"
+    if type(getattr(model, "rope", None)).__name__ not in (*ROTARY, "NoneType"):
+        yield f"its positions are {type(model.rope).__name__}"
+    if getattr(embed, "norm_input", None) is not None:
+        yield "it normalises pixels"
+
+
+def _unlike_block(block: Any) -> Iterator[str]:
+    """Why a block is not a pre-norm block whose attention and MLP ViViT has."""
+    if reason := _unknown(block, BLOCKS):
+        yield reason
+        return
+    for part, classes in ((block.attn, ATTENTION), (block.mlp, MLPS)):
+        if reason := _unknown(part, classes):
+            yield reason
+            return
+    for norm in (block.norm1, block.norm2):
+        if type(norm).__name__ not in NORMS[:2]:
+            yield f"its norms are {type(norm).__name__}"
+    attn, mlp = block.attn, block.mlp
+    if attn.proj.in_features != attn.proj.out_features:
+        yield "its heads do not add up to its width"
+    if getattr(attn, "gate", None) is not None:
+        yield "its attention is gated"
+    if getattr(attn, "relative_position_bias_table", None) is not None:
+        yield "its attention has biases over relative positions"
+    if _act_name(mlp) is None:
+        yield f"its {type(mlp).__name__} has the activation {type(mlp.act).__name__}"
+    if getattr(mlp, "gate_last", False):
+        yield "its MLP has the gate last"
