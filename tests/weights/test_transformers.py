@@ -211,7 +211,7 @@ def test_convert_from_the_command_line(parity, tmp_path, capsys):
     with torch.no_grad():
         logits = model(torch.from_numpy(io["video"]).movedim(-1, 2)).logits
     np.testing.assert_allclose(logits, io["logits"], rtol=0, atol=3e-6)
-    assert main(["convert", str(tmp_path / "nothing"), str(tmp_path)]) == 2
+    assert main(["convert", str(tmp_path / "nothing"), str(tmp_path / "other")]) == 2
     assert "neither a file nor a folder" in capsys.readouterr().err
 
 

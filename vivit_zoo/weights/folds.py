@@ -104,9 +104,8 @@ def extra_positions(image: ImageModel) -> None:
     tensors = image.tensors
     (height, width), (ph, pw) = image.facts["image_size"], image.facts["patch"]
     places = (height // ph) * (width // pw)
-    tokens = tensors["cls_token"].flatten(0, -2) if "cls_token" in tensors else None
-    if tokens is not None:
-        image.replace("cls_token", tokens[0], "cls_token")
+    if "cls_token" in tensors:
+        image.replace("cls_token", tensors["cls_token"].flatten(), "cls_token")
     if "reg_tokens" in tensors:
         image.replace("reg_tokens", tensors["reg_tokens"].flatten(0, -2), "reg_tokens")
     if "pos_embed" not in tensors:
@@ -158,6 +157,8 @@ def join_qkv(image: ImageModel) -> None:
             found = [image.tensors[name] for name in parts if name in image.tensors]
             if not found:
                 continue
+            if kind == "weight" and len(found) < 3:
+                raise WeightsError(f"{image.source} lacks queries, keys or values; {block}attn has {len(found)} of them")
             how = "" if len(found) == 3 else "zero where the source has no bias"
             zero = torch.zeros_like(found[0])
             joined = torch.cat([image.tensors.get(name, zero) for name in parts])

@@ -61,7 +61,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit_mae": VIT,
     "ijepa": VIT,
     "dinov2": DINOV2,
-    "dinov2_with_registers": DINOV2,
+    "dinov2_with_registers": DINOV2 | {"patch_size": 16},
     "dinov3_vit": VIT | {"num_attention_heads": 6, "layer_norm_eps": 1e-5, "rope_theta": 100.0},
     "clip_vision_model": CLIP,
     "clip": CLIP,
