@@ -159,7 +159,7 @@ def test_what_is_not_as_transformers_makes_it(tmp_path):
     with pytest.raises(WeightsError, match=r"has 0 patch embeddings; it holds embeddings\.cls_token"):
         config_for_image(tmp_path)
     write(state={name: tensor for name, tensor in state.items() if "layer.0.attention.attention.key.w" not in name})
-    with pytest.raises(WeightsError, match=r"lacks queries, keys or values; blocks\.0\.attn has 2 of them"):
+    with pytest.raises(WeightsError, match=r"lacks queries, keys or values: blocks\.0\.attn has 2 of 3"):
         config_for_image(tmp_path)
     write(config | {"image_size": 40})
     with pytest.raises(WeightsError, match="has 17 positions for 25 places and 1 extra tokens"):

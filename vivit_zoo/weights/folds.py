@@ -158,7 +158,9 @@ def join_qkv(image: ImageModel) -> None:
             if not found:
                 continue
             if kind == "weight" and len(found) < 3:
-                raise WeightsError(f"{image.source} lacks queries, keys or values; {block}attn has {len(found)} of them")
+                raise WeightsError(
+                    f"{image.source} lacks queries, keys or values; {block}attn has {len(found)} of them"
+                )
             how = "" if len(found) == 3 else "zero where the source has no bias"
             zero = torch.zeros_like(found[0])
             joined = torch.cat([image.tensors.get(name, zero) for name in parts])
