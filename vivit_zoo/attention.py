@@ -71,8 +71,7 @@ class Attention(nn.Module):
         dim: width d of the tokens.
         num_heads: number of heads h; must divide `dim`.
         attend: the strategy: `attend`; `attend_over_time` and `attend_split_heads`, which need the whole grid
-            (b, t, n, d); or your own `Attend`. A strategy with parameters is a module, such as
-            `positions.RelativePositionBias`.
+            (b, t, n, d); or your own `Attend`.
         qkv_bias: whether queries, keys and values have a bias.
         rope: a module that rotates queries and keys by their places, such as `positions.RotaryEmbed`.
         qk_norm: makes the norms of queries and keys from the width of a head; None for no norms.

@@ -49,8 +49,8 @@ class Block(nn.Module):
         mlp_ratio: hidden width of the MLP as a multiple of `dim`, rounded to the nearest integer.
         attend: the attention strategy, see `vivit_zoo.attention`. `attend_split_heads` makes this Model 4's block.
         rope: makes the rotary positions of the attention, such as `partial(RotaryEmbed, 14 * 14, ...)`.
-        rel_pos: makes a strategy with relative positions in place of `attend`, such as
-            `partial(RelativePositionBias, ...)`.
+        rel_pos: makes a module whose call is the strategy in place of `attend`, such as
+            `partial(RelativePositionBias, 14 * 14, ...)`.
         qkv_bias: whether queries, keys and values have a bias.
         act: activation of the MLP.
         gated: whether the MLP is gated, see `Mlp`.
@@ -71,7 +71,7 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         attend: Attend = attend,
         rope: Callable[[], nn.Module] | None = None,
-        rel_pos: Callable[[], Attend] | None = None,
+        rel_pos: Callable[[], nn.Module] | None = None,
         qkv_bias: bool = True,
         act: Callable[[Tensor], Tensor] = gelu_tanh,
         gated: bool = False,
@@ -95,7 +95,9 @@ class Block(nn.Module):
             proj_drop=drop,
         )
         self.norm1 = norm(dim)
-        self.attn = self._attention(attend=rel_pos() if rel_pos else attend, rope=rope() if rope else None)
+        self.rel_pos = rel_pos() if rel_pos else None
+        strategy = attend if self.rel_pos is None else self.rel_pos.forward
+        self.attn = self._attention(attend=strategy, rope=rope() if rope else None)
         self.norm2 = norm(dim)
         inner_norm = norm if mlp_inner_norm else None
         self.mlp = Mlp(dim, round(dim * mlp_ratio), act=act, gated=gated, inner_norm=inner_norm, drop=drop)

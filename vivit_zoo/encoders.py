@@ -48,7 +48,7 @@ class EncoderOptions(TypedDict, total=False):
     reg_tokens: int
     pos_embed: Callable[..., nn.Module]
     rope: Callable[..., nn.Module]
-    rel_pos: Callable[..., Attend]
+    rel_pos: Callable[..., nn.Module]
     attend: Attend
     mlp_ratio: float
     gated: bool
@@ -109,7 +109,7 @@ class Encoder(nn.Module):
         reg_tokens: int = 0,
         pos_embed: Callable[..., nn.Module] = PosEmbed,
         rope: Callable[..., nn.Module] | None = None,
-        rel_pos: Callable[..., Attend] | None = None,
+        rel_pos: Callable[..., nn.Module] | None = None,
         act: Callable[[Tensor], Tensor] = gelu_tanh,
         norm: Norm = layer_norm,
         pre_norm: bool = False,

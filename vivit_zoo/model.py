@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ViViT", "create_model"]
 
 UNDECAYED = (
-    "pos_embed.table", "cls_token.token", "reg_tokens.tokens", "rope.freqs", "attend.table", "attn_pool.query",
+    "pos_embed.table", "cls_token.token", "reg_tokens.tokens", "rope.freqs", "rel_pos.table", "attn_pool.query",
 )  # fmt: skip
 
 

@@ -36,6 +36,9 @@ __all__ = ["Maps", "attention_layers", "attention_maps", "head_maps", "rollout"]
 # The strategies that mix the tokens of each sequence (..., h, n, d) and nothing else.
 WITHIN_A_SEQUENCE = (attend, attend_contiguous, attend_softcapped)
 
+# Layers of this encoder see the frames at one place, or frames as wholes.
+TEMPORAL = "encoder.temporal."
+
 Record = Callable[[str, Attention, Attend, tuple[Tensor, Tensor, Tensor], Tensor], None]
 """Is told the name of a layer, the layer, its own strategy, (q, k, v) and what the strategy made of them."""
 
@@ -136,7 +139,7 @@ def head_maps(model: ViViT, video: Tensor, layer: str) -> Tensor:
             else:
                 queries[..., around[-1].num_prefix_tokens if around else 0 :] = 1.0
             queries /= queries[0, ..., 0, :].sum()
-            found.append(_on_grid(_gathered(strategy, q, k, queries), t, h * w))
+            found.append(_on_grid(name, _gathered(strategy, q, k, queries), t, h * w))
 
     with _watched(model, record), torch.no_grad():
         model(video)
@@ -258,8 +261,8 @@ def _weights(name: str, strategy: Attend, qkv: tuple[Tensor, Tensor, Tensor], ou
     kind = strategy.func if isinstance(strategy, partial) else strategy
     inner = strategy.keywords.get("attend", attend) if isinstance(strategy, partial) else attend
     with torch.autocast(q.device.type, enabled=False):
-        if kind in WITHIN_A_SEQUENCE or isinstance(kind, RelativePositionBias):
-            of_places = "time" if name.startswith("encoder.temporal.") else "space"
+        if kind in WITHIN_A_SEQUENCE or isinstance(getattr(kind, "__self__", None), RelativePositionBias):
+            of_places = "time" if name.startswith(TEMPORAL) else "space"
             return {of_places if q.ndim == 5 else "": _of_sequences(strategy, q, k)}
         if kind is attend_over_time:
             return {"time": _over_time(inner, q, k)}
@@ -321,8 +324,10 @@ def _stacked(axis: str, maps: dict[str, Tensor]) -> Maps:
     return Maps(weights, ("layer", "head", "b", *batch, "query", "key"), tuple(maps))
 
 
-def _on_grid(x: Tensor, t: int, n: int) -> Tensor:
+def _on_grid(name: str, x: Tensor, t: int, n: int) -> Tensor:
     """Numbers for keys, (b, t, h, keys) or (b, h, keys), without class tokens and registers: (b, h, t, n)."""
+    if x.ndim == 4 and name.startswith(TEMPORAL):
+        return rearrange(x[..., -t:], "b n h t -> b h t n")
     if x.ndim == 4:
         return rearrange(x[..., -n:], "b t h n -> b h t n")
     if x.shape[-1] >= t * n:
