@@ -239,7 +239,7 @@ class RotaryEmbed(Computed):
 class RelativePositionBias(Computed):
     """Attention with a learned bias for each head and offset (Δh, Δw) on the plane: (..., h, n, d) -> (..., h, n, d).
 
-    Its call is an attention strategy, with parameters (BEiT, arXiv 2106.08254; Swin, arXiv 2103.14030). Tokens that come
+    Its call is an attention strategy with parameters (BEiT, arXiv 2106.08254; Swin, arXiv 2103.14030). Tokens that come
     before the places share three biases: towards places, from places, among themselves. A sequence of several frames
     has the bias of one for each pair of frames.
 
