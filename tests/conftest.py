@@ -12,7 +12,7 @@ from torch import nn
 from tests.footage import ENCODED, write_video
 from vivit_zoo import ViViT, ViViTConfig
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # a process per core runs tests; see addopts in pyproject.toml
 # No deadline, and no complaint of slowness: a noisy machine is no failure. Derandomised: a red run can be repeated; set
 # HYPOTHESIS_PROFILE=explore to look for new examples.
 settings.register_profile(

@@ -4,51 +4,20 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import tiny_config
+from tests.training.runs import last, metrics, saves_at_every_step, small, train_in_one_thread
 from vivit_zoo import ViViT
 from vivit_zoo.datasets import DataConfig, MovingDigits
-from vivit_zoo.studies.study import BASE
+from vivit_zoo.studies.cells import BASE
+from vivit_zoo.system.processes import process_context
 from vivit_zoo.training import loop as train_module
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics
 from vivit_zoo.training.loop import Start, TrainConfig, train
-
-PACE = {"clips_per_second", "loader_clips_per_second", "model_clips_per_second"}
-
-
-def small(**changes):
-    """A run of seconds that has dropout, so that the random state matters too."""
-    fields = {
-        "model": BASE.model.replace(dim=24, depth=1, drop=0.1),
-        "data": DataConfig(test_clips=16),
-        "steps": 6,
-        "batch_size": 8,
-        "eval_every": 2,
-        "warmup_steps": 2,
-        "device": "cpu",
-    }
-    return dataclasses.replace(BASE, **(fields | changes))
-
-
-def metrics(folder):
-    """What the run wrote, but for the times it took."""
-    return [
-        {name: value for name, value in line.items() if name not in PACE}
-        for line in read_metrics(folder / "metrics.jsonl")
-    ]
-
-
-def last(folder):
-    checkpoint = Checkpoints(folder / "checkpoints").newest()
-    assert checkpoint is not None
-    return checkpoint
 
 
 def assert_same_run(one, other):
@@ -145,42 +114,31 @@ def test_a_signal_in_the_last_evaluation_is_not_lost(tmp_path, monkeypatch):
     assert len(train(small(steps=2), tmp_path).test()) == 16
 
 
-RUN = """
-import sys, torch
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from tests.training.test_loop import small, train
-torch.set_num_threads(1)
-train(small(steps=40, eval_every=1, keep=2, ema=0.9), Path(sys.argv[1]))
-"""
-
-
 @pytest.mark.parametrize(("kills", "seed"), [(2, 0), pytest.param(10, 1, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_a_run_resumes_bit_for_bit(tmp_path, kills, seed):
-    """SIGKILL, at random moments: while a step is done, an evaluation, or a checkpoint is written, one each step."""
-    torch.set_num_threads(1)  # as the process to be killed, so that sums are added up alike
-    try:
-        train(small(steps=40, eval_every=1, keep=2, ema=0.9), tmp_path / "whole")
-    finally:
-        torch.set_num_threads(2)
+    """SIGKILL at random moments: during a step, an evaluation, or a checkpoint, which is written after each step."""
+    train(saves_at_every_step(), tmp_path / "whole")
     generator = torch.Generator().manual_seed(seed)
-    command = [sys.executable, "-c", RUN.format(root=str(Path(__file__).parents[2])), str(tmp_path / "killed")]
+    context = process_context("tests.training.runs")
     folder = tmp_path / "killed" / "checkpoints"
-    for kill in range(kills):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        target = 40 * (kill + 1) // (kills + 1)
-        while process.poll() is None and not any(int(file.stem) >= target for file in Checkpoints(folder).files()):
+    for kill in range(kills + 1):
+        process = context.Process(target=train_in_one_thread, args=(saves_at_every_step(), tmp_path / "killed"))
+        process.start()
+        if kill == kills:  # the last process may finish
+            break
+        target = saves_at_every_step().steps * (kill + 1) // (kills + 1)
+        while process.is_alive() and not any(int(file.stem) >= target for file in Checkpoints(folder).files()):
             time.sleep(0.005)
         time.sleep(0.1 * torch.rand((), generator=generator).item())
         process.kill()
-        _, err = process.communicate()
-        assert process.returncode in (-signal.SIGKILL, 0), err
+        process.join()
+        assert process.exitcode in (-signal.SIGKILL, 0)
         files = [*Checkpoints(folder).files(), *folder.glob("best.pt")]
         assert files
         for file in files:
-            torch.load(file, weights_only=True)  # none is ever unreadable
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+            torch.load(file, weights_only=True)  # raises if a file is incomplete
+    process.join()
+    assert process.exitcode == 0
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
     assert not list(folder.glob("*.part"))
 

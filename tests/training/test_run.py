@@ -20,7 +20,7 @@ from tests.footage import BROKEN, write_broken_set, write_set, write_video
 from vivit_zoo import ViViT
 from vivit_zoo.cli import main
 from vivit_zoo.datasets import DataConfig, MovingDigits
-from vivit_zoo.studies.study import BASE
+from vivit_zoo.studies.cells import BASE
 from vivit_zoo.training.checkpoint import Checkpoints
 from vivit_zoo.training.loop import Start, TrainConfig
 from vivit_zoo.training.run import train_from_command_line
@@ -180,25 +180,29 @@ def test_exit_codes_of_signals_and_of_memory(run, monkeypatch, capsys):
 
 
 SCRIPT = """
-import sys
-sys.path.insert(0, {root!r})
-from tests.training.test_run import *
+import dataclasses, sys, torch
+from vivit_zoo.datasets import DataConfig
+from vivit_zoo.studies.cells import BASE
+from vivit_zoo.training.run import train_from_command_line
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    base = dataclasses.replace(TINY, model=BASE.model.replace(num_classes=0), data=DataConfig(test_clips=7), steps=400)
+    model = BASE.model.replace(num_classes=0)
+    data = DataConfig(test_clips=7)
+    base = dataclasses.replace(BASE, model=model, data=data, batch_size=4, eval_every=2, device="cpu")
     sys.exit(train_from_command_line(__doc__, base, "run"))
 """
 
 
 def test_two_processes_with_shards_write_one_whole_model(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(root=str(ROOT)))
+    script.write_text(SCRIPT)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     arguments = ["--shard", "true", "--steps", "4", "--model.dim", "24", "--model.depth", "1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     done = subprocess.run(
         [sys.executable, *launch, str(script), *arguments],
         cwd=tmp_path,
