@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vivit_zoo.model import ViViT, create_model
     from vivit_zoo.weights import LoadReport, WeightsError, config_for_image, init_from_image
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "SIZES",
     "LoadReport",
