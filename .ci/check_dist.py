@@ -14,7 +14,9 @@ def main(folder: Path) -> None:
     tracked = set(subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.splitlines())
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    _compare(wheel.name, packed, {name for name in tracked if name.startswith("vivit_zoo/")})
+    expected = {name for name in tracked if name.startswith("vivit_zoo/")}
+    expected |= {f"vivit_zoo/{name}" for name in tracked if name.startswith("experiments/")}  # see setup.py
+    _compare(wheel.name, packed, expected)
     with tarfile.open(sdist) as archive:
         packed = {member.name.partition("/")[2] for member in archive if member.isfile()}
     made = {name for name in packed if ".egg-info/" in name} | {"PKG-INFO", "setup.cfg"}
