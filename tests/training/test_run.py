@@ -190,7 +190,7 @@ if __name__ == "__main__":
     model = BASE.model.replace(num_classes=0)
     data = DataConfig(test_clips=7)
     base = dataclasses.replace(BASE, model=model, data=data, batch_size=4, eval_every=2, device="cpu")
-    sys.exit(train_from_command_line(__doc__, base, "run"))
+    sys.exit(train_from_command_line("What for?", base, "run"))
 """
 
 
