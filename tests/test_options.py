@@ -54,6 +54,24 @@ def test_samples_do_not_see_one_another(variant, options):
 
 
 @cases
+def test_options_change_nothing_about_who_sees_whom(variant, options):
+    """The places that change after one block when one place changes, with the options and without."""
+
+    def reached(**changes):
+        encoder = tiny_model(variant=variant, depth=1, **changes).encoder
+        encoder = getattr(encoder, "spatial", encoder)
+        x = torch.randn(1, 3, 6, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        changed = x.clone()
+        changed[0, 1, 2] += torch.randn(24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        prefix = encoder.num_prefix_tokens
+        before, after = (encoder.forward_features(tokens)[0, ..., prefix:, :] for tokens in (x, changed))
+        return (before != after).any(-1)
+
+    with torch.no_grad():
+        assert torch.equal(reached(**options), reached())
+
+
+@cases
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch's, of RMSNorm under autocast
 def test_under_autocast_the_model_is_nearly_the_same(variant, options):
     model = tiny_model(variant=variant, **options).float()
