@@ -1,40 +1,45 @@
-"""Writes docs/results.md from what the studies found, and their tables wherever a page shows them.
+"""Writes docs/results.md from the results of the studies, and their tables wherever a page shows them.
 
-    python experiments/table.py    # takes what is new in runs/, and rebuilds the page from docs/results/
+    python experiments/table.py    # takes new results from runs/ and rebuilds the page from docs/results/
 
-Each study has a folder docs/results/{study} with its results, seed by seed, its table and a picture; the page shows the
-study's own docstring with them, and first what became of the paper's findings.
+Each study has a folder docs/results/{study} with its results by seed, its table and pictures. The page first shows what
+was found about each of the paper's findings, then each study with its docstring.
 """
 
 import argparse
 import ast
+import dataclasses
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vivit_zoo.studies.tables import Row, difference, interval, markdown, note, read_rows, study_table, with_interval
+from vivit_zoo.studies import pictures
+from vivit_zoo.studies.comparisons import Comparison, Design, Row, compare, read_results
+from vivit_zoo.studies.statistics import ALPHA, holm
+from vivit_zoo.studies.tables import decision_text, markdown, note, study_table
 
-MARGIN = 5.0  # percent, within which two accuracies are called equal
 PACED = ("from_disk",)  # where the pace is the question
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 FILES = sorted(ROOT.glob("experiments/*.py"))
-STUDIES = [file.stem for file in FILES if f'settings, out="runs/{file.stem}"))' in file.read_text()]
+STUDIES = [file.stem for file in FILES if re.search(rf'settings, out="runs/{file.stem}"(?!, finish)', file.read_text())]
+
+Studies = dict[str, tuple[Sequence[Row], Design]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the paper found: one setting against another.
+    """A finding of the paper about two settings.
 
     Args:
         claim: in words.
         paper: the numbers there, or where they are shown.
         study: ours.
         settings: the names of the two rows.
-        better: whether the first is to be better, or else equal.
-        head: whose accuracy is compared; all heads' together by default.
+        better: whether the first is claimed to be better, or else equal.
+        head: whose accuracy is compared; "" for what the study measures.
     """
 
     claim: str
@@ -150,8 +155,8 @@ FINDINGS = (
 INTRODUCTION = """\
 # Results
 
-Written by `experiments/table.py` from what the studies have left in `docs/results/`, each by the command above its
-table. All of them, and this page, with the runs that several studies need done once:
+Written by `experiments/table.py` from the results of the studies in `docs/results/`. These commands run all of them and
+rebuild this page; runs that several studies need are run once:
 
 ```sh
 {commands}
@@ -159,105 +164,162 @@ python experiments/table.py
 ```"""
 READING = """\
 Accuracies are of new clips, in percent: the mean over the seeds and its 95 % interval (Student's t). Differences are
-from the first row, seed by seed; bold are those whose interval leaves out zero. *Frames shuffled* and *halves swapped*
-are the controls: a model that sees time falls to a bag's accuracy, 50, or below when the frames are shuffled, and
-answers with the reversed order when the halves are swapped. What one frame (16.7) and an unordered bag of tubelets (50)
-can tell is known by construction, see `MovingDigits`; it is the ceiling in the tables. The model of a single frame is
-the same in all of them. Among so many comparisons some intervals leave out zero by chance: believe those that are far
-from it.
+from the first row, seed by seed, and bold if their interval excludes zero. *Decision* says what the interval decides:
+away from zero, equal within a margin, or open, with the number of seeds that would decide it if mean and spread stay as
+they are. *Frames shuffled* and *halves swapped* are controls: a model that uses time falls to the accuracy of a bag of
+frames (50) or below when the frames are shuffled, and answers with the reversed order when the halves are swapped. The
+ceilings in the tables, such as that of one frame (16.7) and of an unordered bag of tubelets (50), are known by
+construction, see `MovingDigits`. The model of a single frame is the same in all tables.
 
-## What became of the paper's findings
+## The paper's findings
 
-On MovingDigits, with small models and few steps: what holds on Kinetics need not hold here. A finding is confirmed or
-refuted where the interval of the difference leaves out zero; that two are equal, where it lies within 5 of zero."""
+On embedded tasks, with small models and few steps: a finding about Kinetics need not hold here. A claim that one
+setting is better is confirmed or refuted if the interval of the difference excludes zero; a claim that two are equal is
+confirmed if the interval is within the margin, 5 points, and refuted if it excludes zero. *All together* says whether
+the verdict also holds if the error of {alpha:.0%} is that of the whole table, by Holm's method."""
 
 
 def collect(runs: Path) -> None:
-    """Take over what studies have written into `runs`."""
+    """Copy the results that studies have written into `runs`."""
     for study in STUDIES:
-        pictures = ["accuracies.png", *(["accuracy_vs_gmacs.png", "clips.png"] if study == "variants" else [])]
-        for name in ("results.json", *pictures):
+        for name in ("results.json", *(["clips.png"] if study == "variants" else [])):
             if (file := runs / study / name).exists():
                 (RESULTS / study).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, RESULTS / study / name)
 
 
-def read_studies() -> dict[str, Sequence[Row]]:
-    """The results that are there, by study."""
+def read_studies() -> Studies:
+    """The results that there are, with their designs, by study."""
     files = {study: RESULTS / study / "results.json" for study in STUDIES}
-    return {study: read_rows(file) for study, file in files.items() if file.exists()}
+    return {study: read_results(file) for study, file in files.items() if file.exists()}
 
 
-def findings(studies: dict[str, Sequence[Row]]) -> str:
-    """The table of what became of the paper's findings; those of studies without results are left out."""
-    columns: dict[str, list[str]] = {"the paper's finding": [], "paper": [], "difference here": [], "verdict": []}
+@dataclass(frozen=True)
+class Verdict:
+    """What a study says about a finding."""
+
+    finding: Finding
+    compared: Comparison | None
+    design: Design
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        if self.compared is None:
+            return "no results"
+        if len(self.compared.values) < 2:
+            return "open, one seed"
+        decision, sign = self.compared.decision, self.compared.decision.sign * self.design.measure.better
+        margin = self.design.measure.margin_text(self.design.within)
+        if not self.finding.better and decision.equal:
+            return "confirmed"
+        if sign:
+            return "confirmed" if self.finding.better and sign > 0 else "refuted"
+        return f"refuted, equal within {margin}" if decision.equal else decision_text(self.compared, self.design)
+
+    @property
+    def by_equality(self) -> bool:
+        """Whether the verdict is that the two settings are equal."""
+        if self.compared is None:
+            return False
+        return self.compared.decision.equal and not (self.finding.better and self.compared.decision.sign)
+
+
+def verdicts(studies: Studies) -> list[Verdict]:
+    """What became of each finding whose study has results."""
+    found = []
     for finding in FINDINGS:
-        rows = {row.name: row for row in studies.get(finding.study, ())}
-        if not rows:
+        if finding.study not in studies:
             continue
-        if gone := [name for name in finding.settings if name not in rows]:
-            raise ValueError(f"the study {finding.study} has no row {gone[0]!r}; it has {', '.join(rows)}")
+        table, design = studies[finding.study]
+        rows = {row.name: row for row in table}
+        if missing := [name for name in finding.settings if name not in rows]:
+            raise ValueError(f"the study {finding.study} has no row {missing[0]!r}; it has {', '.join(rows)}")
+        if finding.head:
+            design = dataclasses.replace(design, measure=dataclasses.replace(design.measure, head=finding.head))
         one, other = (rows[name] for name in finding.settings)
-        values = difference(one, other, *(("head_accuracy", finding.head) if finding.head else ("accuracy",)))
-        text = with_interval(values, "+")
+        found.append(Verdict(finding, compare(one, other, design), design))
+    return found
+
+
+def findings(studies: Studies) -> str:
+    """The table of the paper's findings."""
+    found = verdicts(studies)
+    # Each finding is two questions, whether there is a difference and whether it is within the margin.
+    adjusted = holm([p for one in found if (c := one.compared) for p in (c.p_zero, c.p_unequal)])
+    columns: dict[str, list[str]] = {
+        title: [] for title in ("the paper's finding", "paper", "here", "seeds", "verdict", "all together")
+    }
+    for one in found:
+        finding, compared = one.finding, one.compared
+        holds = ""
+        if compared:
+            p_zero, p_unequal, *adjusted = adjusted
+            decided = one.text.startswith(("confirmed", "refuted"))
+            holds = ("yes" if (p_unequal if one.by_equality else p_zero) <= ALPHA else "no") if decided else ""
         cells = [
             f"{finding.claim} ([{finding.study}](#{finding.study}))",
             finding.paper,
-            text,
-            verdict(values, finding.better),
+            one.design.measure.difference(compared.middle, compared.half) if compared else "",
+            str(len(compared.values)) if compared else "",
+            one.text,
+            holds,
         ]
         for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
     return markdown(columns, left=tuple(columns))
 
 
-def verdict(differences: Sequence[float], better: bool) -> str:
-    """By the 95 % interval of the differences, in percent: whether it leaves out zero, and on which side.
-
-    That two are equal is confirmed if the whole interval lies within `MARGIN` of zero.
-    """
-    if len(differences) < 2:
-        return "one seed tells nothing" if differences else "no results"
-    middle, half = interval(differences)
-    if not better and abs(middle) + half <= MARGIN:
-        return "confirmed"
-    if abs(middle) <= half:
-        return "within the noise"
-    return "confirmed" if better and middle > 0 else "refuted"
+def draw_findings(studies: Studies, file: Path) -> None:
+    """The forest plot of all findings, a panel for each kind of measure."""
+    panels: dict[str, list[tuple[str, Comparison, Design]]] = {}
+    for one in verdicts(studies):
+        if one.compared:
+            label = "ratio of clips" if one.design.measure.log else "difference, percent"
+            panels.setdefault(label, []).append((one.finding.claim, one.compared, one.design))
+    if panels:
+        pictures.compared(panels, file)
 
 
-def with_control(study: str, studies: dict[str, Sequence[Row]]) -> list[Row]:
-    """A study's rows, and the model of a single frame below them where the order of the motions is the question."""
-    rows = list(studies[study])
-    if any(row.values("reversed_when_swapped") for row in rows):
-        rows += [row for row in studies.get("variants", ()) if row.name == CONTROL and study != "variants"]
-    return rows
+def with_control(study: str, studies: Studies) -> list[Row]:
+    """A study's rows, and the model of a single frame below them if the order of the motions is the question."""
+    rows, design = studies[study]
+    control, theirs = studies.get("variants", ((), Design()))
+    if (
+        study != "variants"
+        and theirs.measure == design.measure
+        and any(r.values("reversed_when_swapped") for r in rows)
+    ):
+        return [*rows, *(row for row in control if row.name == CONTROL)]
+    return list(rows)
 
 
-def page(studies: dict[str, Sequence[Row]]) -> str:
+def page(studies: Studies) -> str:
     """The whole page."""
-    cells = {result["cell"]: result for rows in studies.values() for row in rows for result in row.results.values()}
+    cells = {result["cell"]: result for rows, _ in studies.values() for row in rows for result in row.results.values()}
     hours = sum(result["core_seconds"] for result in cells.values()) / 3600
     machines = sorted({result["machine"] for result in cells.values()})
-    commands = [
-        f"python experiments/{study}.py --seeds {max(len(row.results) for row in rows)} --jobs 2 --cells runs/cells"
-        for study, rows in studies.items()
-    ]
+    commands = []
+    for study, (rows, design) in studies.items():
+        seeds = "auto" if design.sequential else max(len(row.results) for row in rows)
+        commands.append(f"python experiments/{study}.py --seeds {seeds} --cells runs/cells")
     parts = [
         INTRODUCTION.format(commands="\n".join(commands)),
         f"{len(cells)} runs, {hours:.1f} hours of one core in all, on {'; '.join(machines)}.",
-        READING,
-        findings(studies),
+        READING.format(alpha=ALPHA),
     ]
-    for study in studies:
+    if verdicts(studies):
+        parts += [findings(studies), "![Differences with their intervals](results/findings.png)"]
+    for study, (_, design) in studies.items():
         doc = ast.get_docstring(ast.parse((Path(__file__).parent / f"{study}.py").read_text())) or ""
         question, _, body = doc.partition("\n")
         parts += [
             f'<a id="{study}"></a>',
             f"## {question}",
             body.strip("\n"),
-            study_table(with_control(study, studies), pace=study in PACED),
-            f"![Accuracy of each setting](results/{study}/accuracies.png)",
+            study_table(with_control(study, studies), design, pace=study in PACED),
+            f"![{design.measure.title.capitalize()} of each setting](results/{study}/points.png)",
+            f"![Differences from the first setting](results/{study}/forest.png)",
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -281,9 +343,14 @@ def main() -> None:
     studies = read_studies()
     if not studies:
         parser.error(f"no study has a results.json, neither in {options.runs} nor in {RESULTS}; run one, see --help")
-    for study, rows in studies.items():
-        text = f"{study_table(rows, pace=study in PACED)}\n\n{note(rows)}\n"
+    for study, (rows, design) in studies.items():
+        text = f"{study_table(rows, design, pace=study in PACED)}\n\n{note(rows, design)}\n"
         (RESULTS / study / "table.md").write_text(text)
+        pictures.measured(rows, design.measure, RESULTS / study / "points.png")
+        pictures.forest(rows, design, RESULTS / study / "forest.png")
+        if study == "variants":
+            pictures.measure_vs_gmacs(rows, design.measure, RESULTS / study / "cost.png")
+    draw_findings(studies, RESULTS / "findings.png")
     (ROOT / "docs/results.md").write_text(page(studies))
     for file in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
         file.write_text(with_tables(file.read_text()))

@@ -140,7 +140,7 @@ def test_unknown_difficulty():
         MovingDigits(difficulty=1)
     with pytest.raises(ValueError, match="turning digits have no difficulty 4; choose from 1, 2, 3"):
         TurningDigits(difficulty=4)
-    with pytest.raises(ValueError, match="hidden digits have no difficulty 0; choose from 3, 1, 2"):
+    with pytest.raises(ValueError, match="hidden digits have no difficulty 0; choose from 1, 2, 3"):
         DataConfig(train="hidden_digits", difficulty=0).build((1, 16, 32, 32))
     with pytest.raises(ValueError, match="difficulty 2 is of embedded data sets only; leave it out for 'clips'"):
         DataConfig(train="clips", test="clips", difficulty=2)

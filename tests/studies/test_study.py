@@ -12,21 +12,26 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from vivit_zoo import ViViT
-from vivit_zoo.datasets import DataConfig, MovingDigits
+from vivit_zoo.datasets import DataConfig, HiddenDigits, MovingDigits, TurningDigits
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.evaluation.evaluate import swap_halves
 from vivit_zoo.flops import count_params
 from vivit_zoo.studies import cells as cells_module
+from vivit_zoo.studies.comparisons import Design, read_results
+from vivit_zoo.studies.measures import ClipsToReach
 from vivit_zoo.studies.slurm import Slurm
+from vivit_zoo.studies.statistics import ALPHA
 from vivit_zoo.studies.study import (
     BASE,
     Cell,
     Setting,
+    add_seeds,
     plan_study,
     report,
     rows_of,
@@ -34,7 +39,7 @@ from vivit_zoo.studies.study import (
     run_from_command_line,
     run_study,
 )
-from vivit_zoo.studies.tables import read_rows
+from vivit_zoo.training.checkpoint import read_metrics
 from vivit_zoo.training.loop import Trained
 
 SMALL = dataclasses.replace(
@@ -75,8 +80,8 @@ def test_report_writes_table_and_pictures_and_names_failures(tmp_path, capsys):
     failed = f"FAILED broken, seed 1: {cells[3].folder / 'error.txt'}; RuntimeError: too hot; log: 17.out\n"
     assert capsys.readouterr().err == failed
     assert "a machine" in (tmp_path / "table.md").read_text()
-    assert read_rows(tmp_path / "results.json") == rows_of(cells)
-    for name in ("accuracies.png", "accuracy_vs_gmacs.png", "curves.png", "clips.png"):
+    assert read_results(tmp_path / "results.json") == (rows_of(cells), Design(margin=5.0))
+    for name in ("points.png", "forest.png", "cost.png", "curves.png", "clips.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert report(cells[:3], tmp_path) == 0
 
@@ -85,6 +90,28 @@ def test_report_writes_table_and_pictures_and_names_failures(tmp_path, capsys):
     assert report(cells, tmp_path) == 3
     assert capsys.readouterr().err == f"UNFINISHED broken, seed 1: {cells[3].folder}\n"
     assert rows_of(cells[3:])[0].state == "unfinished"
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ("moving_digits", MovingDigits),
+        ("numbered_digits:videos", MovingDigits),
+        ("hidden_digits", HiddenDigits),
+        ("turning_digits:videos", TurningDigits),
+    ],
+)
+def test_a_study_of_embedded_clips_shows_some_of_them(tmp_path, monkeypatch, data, shown):
+    cells = fake_cells(tmp_path, {"model": [0.98]})
+    train = dataclasses.replace(SMALL, data=DataConfig(train=data, difficulty=3 if shown is HiddenDigits else None))
+    monkeypatch.setattr(Cell, "train", train)
+    found = []
+    monkeypatch.setattr("vivit_zoo.plots.clips", lambda dataset, classes, file: found.append((dataset, classes)))
+    report(cells, tmp_path)
+    ((dataset, classes),) = found
+    assert type(dataset) is shown
+    assert classes == list(shown.classes)
+    assert dataset.difficulty == {HiddenDigits: 3, TurningDigits: 1, MovingDigits: None}[shown]
 
 
 def test_a_cell_is_its_configuration(tmp_path):
@@ -229,7 +256,7 @@ def variants(monkeypatch):
 
 def test_help_lists_every_field(variants, capsys):
     with pytest.raises(SystemExit, match="0"):
-        variants("--help")
+        variants("--help-all")
     out = capsys.readouterr().out
     for option in ("--seeds", "--steps", "--workers", "--device", "--out", "--lr", "--model.dim", "--model.pos_embed"):
         assert f"\n  {option} " in out
@@ -282,7 +309,8 @@ def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_
 
     def train(config, folder, encoder, bar):
         folder.mkdir()
-        lines = ({"loader_clips_per_second": pace, "model_clips_per_second": 2 * pace} for pace in (1, 3))
+        paces = ({"loader_clips_per_second": pace, "model_clips_per_second": 2 * pace} for pace in (1, 3))
+        lines = ({"accuracy": 0.5} | pace for pace in paces)
         (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         data = SimpleNamespace(classes=MovingDigits.orders)
         return Trained(
@@ -306,6 +334,98 @@ def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_
         "core_seconds": 3 * 40 / 8.0,
     }
     assert {name: cell.result[name] for name in expected} == expected
+
+
+def test_a_result_of_clips_to_reach_says_when_and_whether(tmp_path):
+    easy, hard = (
+        Setting(f"{share}", ClipsToReach(accuracy=share).configure(dataclasses.replace(SMALL, eval_every=1)))
+        for share in (1 / 12, 1.0)
+    )
+    for setting, reached in ((easy, True), (hard, False)):
+        cell = Cell(setting, 0, tmp_path)
+        run_cell(cell, threads=1)
+        looks = read_metrics(cell.folder / "metrics.jsonl")
+        assert cell.result["reached"] is reached
+        assert (looks[-1]["step"] < SMALL.steps) is reached
+        assert cell.result["clips"] <= looks[-1]["step"] * SMALL.batch_size
+        assert "rise" in cell.result
+    assert cell.result["clips"] == SMALL.steps * SMALL.batch_size
+    assert f"100% not reached after 16 clips, {cell.result['core_seconds']:.0f} core seconds" in cell.summary
+
+
+def sequential(tmp_path, accuracies, max_seeds=30, fail=()):
+    """Run `add_seeds` on cells that are not trained: the accuracy of a setting by seed; returns the seeds of each."""
+    settings = [Setting(name, dataclasses.replace(SMALL, lr=0.1 / (i + 1))) for i, name in enumerate(accuracies)]
+    rounds = []
+
+    def run(cells):
+        rounds.append([(cell.setting.name, cell.seed) for cell in cells])
+        for cell in cells:
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            if (cell.setting.name, cell.seed) in fail:
+                cell.error_file.write_text("broken")
+            else:
+                accuracy = accuracies[cell.setting.name](cell.seed)
+                result = {"accuracy": accuracy, "head_accuracy": {}}
+                (cell.folder / "result.json").write_text(json.dumps(result))
+
+    design = Design(sequential=True, alpha=ALPHA / (len(settings) - 1))
+    cells = add_seeds(partial(plan_study, out=tmp_path), run, settings, design, max_seeds)
+    assert [(cell.setting.name, cell.seed) for cell in cells] == [cell for one in rounds for cell in one]
+    return {name: [cell.seed for cell in cells if cell.setting.name == name] for name in accuracies}
+
+
+def noise(seed, salt):
+    return np.random.default_rng([seed, salt]).normal(0, 0.02)
+
+
+def test_seeds_are_added_until_each_difference_is_decided(tmp_path):
+    seeds = sequential(
+        tmp_path,
+        {
+            "first": lambda seed: 0.8 + noise(seed, 0),
+            "far": lambda seed: 0.3 + noise(seed, 1),
+            "near": lambda seed: 0.75 + noise(seed, 2),
+            "equal": lambda seed: 0.8 + noise(seed, 3),
+        },
+    )
+    far, near, equal = (len(seeds[name]) for name in ("far", "near", "equal"))
+    assert 3 <= far < min(near, equal)
+    assert far <= 5
+    assert len(seeds["first"]) == max(near, equal) < 30
+    assert all(one == list(range(len(one))) for one in seeds.values())
+
+
+def test_undecided_studies_stop_at_the_most_seeds_and_failed_rows_get_no_more(tmp_path):
+    accuracies = {"first": lambda seed: seed % 2, "open": lambda seed: seed // 2 % 2, "broken": lambda seed: 0.5}
+    seeds = sequential(tmp_path, accuracies, max_seeds=6, fail=[("broken", 1)])
+    assert {name: len(one) for name, one in seeds.items()} == {"first": 6, "open": 6, "broken": 3}
+    with pytest.raises(ValueError, match="seeds 'auto' needs two settings or more"):
+        add_seeds(plan_study, run_study, [Setting("alone", SMALL)], Design(), 30)
+    with pytest.raises(ValueError, match="max_seeds 2 is less than 3"):
+        add_seeds(plan_study, run_study, [Setting(name, SMALL) for name in "ab"], Design(), 2)
+
+
+def test_the_command_line_runs_a_sequential_study(variants, tmp_path, monkeypatch):
+    planned = []
+
+    def run(cells, jobs):
+        planned.extend(cells)
+        for cell in cells:
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            (cell.folder / "metrics.jsonl").write_text('{"step": 2, "loss": 1.5, "accuracy": 0.2}\n')
+            result = {"accuracy": 0.5, "head_accuracy": {}, "machine": "a machine", "macs": 1, "core_seconds": 1}
+            (cell.folder / "result.json").write_text(json.dumps(result))
+
+    monkeypatch.setattr("vivit_zoo.studies.study._run_here", run)
+    assert variants("--out", str(tmp_path), "--seeds", "auto", "--margin", "2") == 0
+    assert [cell.seed for cell in planned] == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 6
+    _, design = read_results(tmp_path / "results.json")
+    assert design == Design(margin=2.0, sequential=True, alpha=0.01)
+    assert "equal within ±2" in (tmp_path / "table.md").read_text()
+    assert variants("--out", str(tmp_path), "--seeds", "auto", "--no-wait") == 2
+    assert variants("--out", str(tmp_path), "--seeds", "auto", "--max-seeds", "1") == 2
+    assert variants("--out", str(tmp_path), "--margin", "-1") == 2
 
 
 def test_studies_may_share_their_cells(tmp_path):

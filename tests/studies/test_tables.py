@@ -1,11 +1,11 @@
-"""Tables of studies: intervals, paired differences, which columns are told."""
+"""Tables of studies: intervals, paired differences, decisions, which columns there are."""
 
-import json
+import dataclasses
+import math
 
-import pytest
-from scipy import stats
-
-from vivit_zoo.studies.tables import Row, interval, markdown, note, study_table
+from vivit_zoo.studies.comparisons import Design, Row, read_results, write_results
+from vivit_zoo.studies.measures import Accuracy, ClipsToReach
+from vivit_zoo.studies.tables import markdown, note, study_table
 
 
 def row(name, accuracies, ceiling=None, state="", **result):
@@ -19,14 +19,6 @@ def cells_of(table):
     return [[text.strip() for text in line.strip("|").split("|")] for line in table.splitlines()]
 
 
-def test_interval_is_students():
-    values = [0.9, 0.95, 0.97, 0.91]
-    middle, half = interval(values)
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=middle, scale=stats.sem(values))
-    assert (middle - half, middle + half) == pytest.approx((low, high))
-    assert interval([0.5]) == (0.5, 0.0)
-
-
 def test_study_table():
     rows = [
         row("model", {0: 0.98, 1: 1.0}),
@@ -35,6 +27,7 @@ def test_study_table():
     ]
     header, rule, model, control, broken = cells_of(study_table(rows))
     assert header[:3] == ["setting", "accuracy", "difference"]
+    assert "decision" not in header  # one common seed decides nothing
     assert header[-4:] == ["clips/s", "loader alone", "model alone", "peak MB"]
     assert set("".join(rule)) == {"-", ":"}
     pace = ["100", "900", "110"]
@@ -55,8 +48,15 @@ def test_differences_are_taken_seed_by_seed():
     ]
     _, _, first, better, as_good = cells_of(study_table(rows))
     assert first[2] == ""
-    assert better[2] == "**+5.3 ± 1.4**"
-    assert as_good[2] == "+0.0 ± 49.7"
+    assert better[2:4] == ["**+5.3 ± 1.4**", "higher"]
+    assert as_good[2:4] == ["+0.0 ± 49.7", "open, about 64 seeds"]
+
+
+def test_decisions_name_the_margin():
+    rows = [row("first", {0: 0.5, 1: 0.7, 2: 0.9}), row("other", {0: 0.51, 1: 0.711, 2: 0.912})]
+    assert cells_of(study_table(rows))[3][2:4] == ["**+1.1 ± 0.2**", "higher, equal within ±5"]
+    assert cells_of(study_table(rows, Design(margin=1.0)))[3][3] == "higher"
+    assert cells_of(study_table(rows, Design(sequential=True)))[3][2:4] == ["**+1.1 ± 0.8**", "higher, equal within ±5"]
 
 
 def test_heads_have_columns():
@@ -64,6 +64,30 @@ def test_heads_have_columns():
     header, _, a, _ = cells_of(study_table(rows))
     assert header[2:4] == ["noun", "verb"]
     assert a[2:4] == ["50.0", "80.0"]
+    header, _, a, _ = cells_of(study_table(rows, Design(Accuracy("verb"))))
+    assert header[1:4] == ["verb", "noun", "all heads"]
+    assert a[1:4] == ["80.0", "50.0", "40.0"]
+
+
+def test_clips_to_reach_are_geometric_means_and_say_what_did_not_get_there():
+    rows = [row(name, {0: 0.9, 1: 0.92}) for name in ("first", "slower", "never")]
+    for one, clips in zip(rows, ([1000, 4000], [1210, 4840], [19_200, 19_200]), strict=True):
+        for seed, count in enumerate(clips):
+            one.results[seed] |= {"clips": count, "reached": count < 19_200}
+    header, _, first, slower, never = cells_of(study_table(rows, Design(ClipsToReach())))
+    assert header[1:6] == ["clips to 90 %", "ratio", "decision", "reached", "frames shuffled"]
+    assert first[1].startswith("2,000 (")
+    assert slower[2:5] == ["**1.21 (1.21 to 1.21)**", "more, equal within a ratio of 1.25", "2 of 2"]
+    assert never[1] == "over 19,200 (19,200 to 19,200)"
+    assert never[2].startswith("over 9.60 (")
+    assert never[4] == "0 of 2"
+
+
+def test_trained_accuracies_show_how_much_they_still_rose():
+    rows = [row("a", {0: 0.9, 1: 0.9}, rise=0.02)]
+    header, _, a = cells_of(study_table(rows, Design(Accuracy(trained=True))))
+    assert a[header.index("rise at the end")] == "2.0 ± 0.0"
+    assert "rise at the end" not in cells_of(study_table(rows))[0]
 
 
 def test_cost_is_the_largest_and_pace_the_mean():
@@ -77,8 +101,12 @@ def test_cost_is_the_largest_and_pace_the_mean():
 
 def test_note_tells_all_seeds_and_machines():
     rows = [row("a", {0: 0.5}, machine="one"), row("b", {0: 0.5, 2: 0.5}, machine="another")]
-    assert note(rows) == "Accuracies in percent; 2 seeds, mean ± 95 % interval. another; one"
+    assert note(rows) == "Accuracies in percent; 1 to 2 seeds, mean ± 95 % interval. another; one"
     assert note(rows[:1]) == "Accuracies in percent; one seed. one"
+    assert note(rows[1:], Design(ClipsToReach())) == (
+        "Accuracies in percent; 2 seeds, geometric mean (95 % interval). another"
+    )
+    assert "seeds were added until" in note(rows[1:], Design(sequential=True))
 
 
 def test_markdown_aligns():
@@ -86,10 +114,10 @@ def test_markdown_aligns():
     assert lines == ["| name     |  n |", "| -------- | -: |", "| a        | 12 |", "| long one |  3 |"]
 
 
-def test_rows_survive_json(tmp_path):
-    from vivit_zoo.studies.tables import read_rows, write_rows
-
+def test_results_survive_json(tmp_path):
     rows = [row("a", {0: 0.4, 11: 0.5}, ceiling=0.5), row("b", {}, state="failed")]
-    write_rows(rows, tmp_path / "results.json")
-    assert read_rows(tmp_path / "results.json") == rows
-    assert json.loads((tmp_path / "results.json").read_text())[0]["name"] == "a"
+    for design in (Design(), Design(ClipsToReach("verb", 0.8), margin=math.log(2), sequential=True, alpha=0.01)):
+        write_results(rows, design, tmp_path / "results.json")
+        kept, same = read_results(tmp_path / "results.json")
+        assert kept == rows
+        assert same == dataclasses.replace(design, margin=design.within)

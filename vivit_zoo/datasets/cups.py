@@ -27,15 +27,16 @@ class HiddenDigits(EmbeddedClips):
     `difficulty` of them come after the look and move the digit. The cups look alike, so that a model has to bind a
     place at one time to places at later times. Shape (1, 16, 32, 32) in [-1, 1], classes "left", "middle" and "right".
 
-    The accuracies that a model can reach are known by construction, because each clip shows the same three swaps and an
-    unordered bag of frames (or of tubelets of two or four frames) tells only under which cup the digit was in the look:
+    The accuracies that a model can reach are known by construction. Each clip shows the same three swaps, so that an
+    unordered bag of frames (or of tubelets of two or four frames) shows only where the digit was in the look:
 
-    - difficulty 1 and 3: a frame and a bag of frames know nothing about the end: 1/3;
-    - difficulty 2: two different swaps always move the digit, to each of the two other places equally often: 1/2;
+    - whoever does not see the look: 1/3;
+    - one frame and a bag of frames: 1/2 (`frame_ceiling`, `bag_ceiling`). With difficulty 1 (the look comes before the
+      last swap) and 3 (it is the first event) the digit ends where it was in half of the clips, else in one of the two
+      other places. With difficulty 2 it always ends in another place, in each equally often;
     - the order of the events shows everything: 1.
 
-    With difficulty 3 the look is always the first event, with 1 it comes before the last swap. Arguments and errors are
-    those of `EmbeddedClips`.
+    Arguments and errors are those of `EmbeddedClips`.
 
     Attributes:
         swaps: pairs of places by number.
@@ -43,19 +44,24 @@ class HiddenDigits(EmbeddedClips):
 
     name = "hidden digits"
     classes: ClassVar[Classes] = ("left", "middle", "right")
-    levels = (3, 1, 2)
+    levels = (1, 2, 3)
+    frame_ceiling = bag_ceiling = 1 / 2
     swaps = tuple(combinations(range(3), 2))
     columns = (5.5, 16.0, 26.5)  # centres of the places in pixels
 
-    @classmethod
-    def ceiling(cls, difficulty: int = levels[0]) -> float:
-        """The accuracy that can be reached from one frame, and from an unordered bag of frames."""
-        return {3: 1 / 3, 2: 1 / 2, 1: 1 / 3}[difficulty]
-
     def _random(self, rng: np.random.Generator) -> dict[str, Any]:
+        start, order = rng.integers(3), rng.permutation(len(self.swaps))
+        if self.difficulty != 2:
+            # All three swaps, in any order, do what the middle one does, and the last swap alone what it does.
+            decisive = {1: 2, 3: 1}[int(self.difficulty or 0)]
+            moving = [i for i, swap in enumerate(self.swaps) if start in swap]
+            (staying,) = {0, 1, 2} - set(moving)
+            wanted = staying if rng.integers(2) else moving[rng.integers(2)]
+            at = int(np.flatnonzero(order == wanted)[0])
+            order[[at, decisive]] = order[[decisive, at]]
         return {
-            "order": rng.permutation(len(self.swaps)),  # of the swaps
-            "start": rng.integers(3),  # the digit's place in the look
+            "order": order,  # of the swaps
+            "start": start,  # the digit's place in the look
             "above": rng.integers(0, 2, 3),  # which of the two cups passes above the other, for each event
             "digit": rng.integers(len(self.digits)),
             "size": rng.uniform(10, 13),  # pixels

@@ -20,11 +20,12 @@ from vivit_zoo.datasets import DataConfig, MovingDigits
 from vivit_zoo.evaluation.evaluate import shuffle_frames, swap_halves
 from vivit_zoo.flops import count_macs, count_params
 from vivit_zoo.model import ViViT
+from vivit_zoo.studies.measures import clips_to_reach, rise
 from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.training.checkpoint import read_metrics, write_whole
 from vivit_zoo.training.loop import TrainConfig, train
 
-__all__ = ["BASE", "Cell", "Setting", "check_setting", "run_cell"]
+__all__ = ["BASE", "UNTIL_LEARNED", "Cell", "Setting", "check_setting", "run_cell"]
 
 # What studies start from: a model that learns MovingDigits in less than half a minute on two cores. Positions are
 # sine-cosine, because learned ones start small (0.02, as in the original) beside the tokens (1), which costs the joint
@@ -50,6 +51,9 @@ BASE = TrainConfig(
     lr=2e-3,
     warmup_steps=20,
 )
+# What studies of the clips to reach an accuracy start from: a schedule in which every variant learns MovingDigits, and
+# looks close enough that between two of them the accuracy can be interpolated.
+UNTIL_LEARNED = dataclasses.replace(BASE, steps=600, eval_every=10, eval_clips=200)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +133,11 @@ class Cell:
         """One line with the setting, the seed and the accuracy, or why there is none."""
         name = f"{self.setting.name}, seed {self.seed}"
         if result := self.result:
-            return f"{name}: accuracy {result['accuracy']:.1%}, {result['core_seconds']:.0f} core seconds"
+            found = f"accuracy {result['accuracy']:.1%}"
+            if "clips" in result:
+                reached = "reached" if result["reached"] else "not reached"
+                found = f"{self.train.stop_accuracy:.0%} {reached} after {result['clips']:,.0f} clips"
+            return f"{name}: {found}, {result['core_seconds']:.0f} core seconds"
         return f"{name}: {f'failed, see {self.error_file}' if self.error_file.exists() else 'not finished here'}"
 
     def run(self, threads: int, bar: int = 0) -> None:
@@ -151,6 +159,7 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
     trained = train(config, cell.folder, cell.setting.encoder, bar=bar)
     started = time.perf_counter()
     plain, shuffled = trained.test(), trained.test(shuffle_frames())
+    looks = read_metrics(cell.folder / "metrics.jsonl")
     result: dict[str, Any] = {
         "accuracy": plain.accuracy(),
         "head_accuracy": {head: scores.accuracy() for head, scores in plain.heads.items() if head},
@@ -158,10 +167,14 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
         "params": count_params(trained.model),
         "macs": count_macs(cell.setting.build, (1, *config.model.input_shape)),
         "clips_per_second": trained.clips_per_second,
-        **_paces(read_metrics(cell.folder / "metrics.jsonl")),
+        "rise": rise(looks),
+        **_paces(looks),
         "peak_bytes": trained.peak_bytes,
         "machine": describe_machine(trained.device),
     }
+    if config.stop_accuracy is not None:
+        clips = clips_to_reach(looks, config.stop_accuracy, config.batch_size, config.stop_head)
+        result |= {"clips": clips or trained.clips, "reached": clips is not None}
     if tuple(trained.data.classes) == MovingDigits.orders:  # which are pairs with an order
         reverse = torch.tensor([MovingDigits.reversed_label(label) for label in plain.labels.tolist()])
         result["reversed_when_swapped"] = trained.test(swap_halves).accuracy(reverse)

@@ -18,7 +18,7 @@ The options that matter most; --help-all lists all of them:
 
 STUDY_HELP = """\
 The options that matter most; --help-all lists all of them:
-  --seeds N                number of seeds; finished cells are kept
+  --seeds N                number of seeds; finished cells are kept; auto adds seeds until all is decided
   --out DIR                folder of the study; the same command resumes it
   --cells DIR              folder of cells that several studies share
   --jobs N                 cells that run at the same time
