@@ -208,8 +208,8 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     """Interrupted in its second cell, the same command skips the first, resumes the second and makes the table."""
     script = tmp_path / "experiment.py"
     script.write_text(EXPERIMENT)
-    tiny = "--steps 20 --eval_every 2 --batch_size 4 --data.test_clips 8 --model.dim 24 --model.depth 1 --device cpu --jobs 1"
-    command = [sys.executable, str(script), "--out", str(tmp_path), *tiny.split()]
+    tiny = "--steps 20 --eval_every 2 --batch_size 4 --data.test_clips 8 --model.dim 24 --model.depth 1 --device cpu"
+    command = [sys.executable, str(script), "--out", str(tmp_path), "--jobs", "1", *tiny.split()]
 
     def run():
         pipe = subprocess.PIPE
