@@ -152,16 +152,16 @@ class ViViT(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | PathLike[str], format: str = "vivit_zoo") -> None:
-        """Write config.json and model.safetensors, for `from_pretrained`.
+        """Write config.json, model.safetensors and preprocessor_config.json, for `from_pretrained` and `vivit_zoo.hf`.
 
         Args:
             folder: made if missing.
-            format: "vivit_zoo", or "transformers" for `VivitForVideoClassification`, with a preprocessor_config.json
-                that gives pixels in [-1, 1]; the joint model with a class token has one.
+            format: "vivit_zoo", or "transformers" for `VivitForVideoClassification`, which exists for the joint model
+                with a class token.
 
         Raises:
-            vivit_zoo.weights.WeightsError: if transformers has no such model, or the folder cannot be written to;
-                what it held is then still there.
+            vivit_zoo.weights.WeightsError: if transformers has no such model, the model is quantised or sharded, or
+                the folder cannot be written to; what it held is then still there.
         """
         from vivit_zoo.weights import Checkpoint, save_pretrained
 
@@ -172,7 +172,9 @@ class ViViT(nn.Module):
 
         Args:
             repo_id: such as "owner/name"; made if missing.
-            **options: `format`, `private`, `token`, `revision`, `commit_message`.
+            **options: `format`, `private`, `token`, `revision`, `commit_message`; `license`, the hub's name of the
+                weights' licence, such as "apache-2.0"; `card`, the text of README.md in place of the one that is made,
+                such as that of a run's model/README.md.
 
         Raises:
             vivit_zoo.weights.WeightsError: if the hub refuses or cannot be reached.

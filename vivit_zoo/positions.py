@@ -33,12 +33,16 @@ class Computed(nn.Module):
         for name, tensor in self.compute().items():
             self.register_buffer(name, tensor, persistent=False)
 
+    def refresh(self) -> None:
+        """Compute the buffers again, on their device and in their dtype."""
+        for name, tensor in self.compute().items():
+            old = self.get_buffer(name)
+            # A model on the meta device gets its weights with `load_state_dict(..., assign=True)`.
+            setattr(self, name, tensor.to("cpu" if old.is_meta else old.device, old.dtype))
+
 
 def _refresh(module: Computed, _: Any) -> None:
-    for name, tensor in module.compute().items():
-        old = module.get_buffer(name)
-        # A model on the meta device gets its weights with `load_state_dict(..., assign=True)`.
-        setattr(module, name, tensor.to("cpu" if old.is_meta else old.device, old.dtype))
+    module.refresh()
 
 
 def sincos_1d(sizes: tuple[int, ...], dim: int) -> Tensor:

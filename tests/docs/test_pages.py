@@ -96,7 +96,7 @@ def test_every_module_has_an_api_page():
         *("cli", "commands", "plots", "scripts", "training.help", "video.pyav", "video.torchcodec"),
         *("system.extras", "system.lazy", "system.server"),
         *(f"datasets.{name}" for name in ("folders", "formats", "listing", "published", "shards", "sources")),
-        *(f"weights.{name}" for name in ("files", "flax", "folds", "hugging_face", "names", "npz", "original")),
+        *(f"weights.{name}" for name in ("files", "flax", "folds", "hub", "hugging_face", "names", "npz", "original")),
         *(f"weights.{name}" for name in ("state_dicts", "timm", "torchvision", "transformers")),
     }
     assert shown == modules - inside

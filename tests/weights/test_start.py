@@ -15,7 +15,7 @@ from torch import nn
 
 from tests.conftest import VARIANTS, randomise, tiny_config, tiny_model, video_for
 from vivit_zoo import ViViT, ViViTConfig
-from vivit_zoo.weights import WeightsError, config_for_image, init_from_image
+from vivit_zoo.weights import WeightsError, config_for_image, hub, init_from_image
 from vivit_zoo.weights.original import read_facts, to_checkpoint
 
 INIT = [
@@ -381,6 +381,7 @@ def test_a_hub_id_is_a_vivit_or_a_model_of_timm(tmp_path, monkeypatch):
             raise huggingface_hub.errors.EntryNotFoundError("404")
         return str(tmp_path / repo / name)
 
+    monkeypatch.setattr(hub, "hub_error", lambda: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = ViViT(config_for_image("me/video", num_classes=7))
     assert model.config == video.config.replace(num_classes=7)

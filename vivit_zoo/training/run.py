@@ -24,7 +24,8 @@ from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics, write_whole
 from vivit_zoo.training.help import TRAIN_HELP
 from vivit_zoo.training.loop import TrainConfig, Trained, train
-from vivit_zoo.weights import config_for_image
+from vivit_zoo.weights import Checkpoint, config_for_image
+from vivit_zoo.weights.card import Training, model_card
 
 __all__ = ["make_parser", "train_and_report", "train_from_command_line"]
 
@@ -147,8 +148,9 @@ def _fit_data(config: TrainConfig, epochs: float | None, said: Namespace) -> Tra
 def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, float] | None = None) -> None:
     """Train, test with all views, print the accuracies, and write into the folder of the run beside what `train` does:
 
-    model/ (`ViViT.save_pretrained`, with the names of the classes), predictions.csv, confusion.png (of several heads
-    one each), and last result.json: accuracies, the pace, the files that could not be read, the machine, the versions.
+    model/ (`ViViT.save_pretrained`, with the names of the classes, and README.md, a model card for the hub),
+    predictions.csv, confusion.png (of several heads one each), and last result.json: accuracies, the pace, the files
+    that could not be read, the machine, the versions.
 
     Args:
         config: of the run.
@@ -163,12 +165,15 @@ def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, floa
     state = PartialState()
     if state.is_main_process:
         classes = trained.data.classes
-        _last_model(config, folder, classes).save_pretrained(folder / "model")
+        model = _last_model(config, folder, classes)
+        model.save_pretrained(folder / "model")
         scores.save(folder / "predictions.csv", trained.data.names, classes)
         for head, one in scores.heads.items():
             names = classes[head] if head else classes
             plots.confusion(one.confusion(), names, folder / f"confusion{head and '_'}{head}.png")
         result = _result(config, folder, trained, scores, paper or {})
+        card = model_card(Checkpoint.of_model(model), folder.name, training=_facts(config, result))
+        write_whole(folder / "model" / "README.md", lambda file: file.write_text(card, encoding="utf-8"))
         write_whole(folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
         print(_summary(result, config.workers))
         print(f"\nwritten to {folder}: model/, predictions.csv, confusion*.png, result.json")
@@ -210,6 +215,21 @@ def _result(
         "processes": PartialState().num_processes,
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def _facts(config: TrainConfig, result: Mapping[str, Any]) -> Training:
+    """What the model card says of a run."""
+    names = ("steps", "batch_size", "opt", "lr", "weight_decay", "layer_decay", "label_smoothing", "mixup", "ema")
+    settings = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    return Training(
+        data=Path(config.data.train).name,  # not the folders of this machine
+        started_from=config.start.source,
+        accuracy=result["accuracy"],
+        test_videos=result["test_videos"],
+        views=result["views"],
+        stride=None if config.data.embedded or config.data.fps else config.data.stride,
+        details=settings | {"machine": result["machine"], **result["versions"]},
+    )
 
 
 def _broken(folder: Path, split: str) -> list[str]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vivit_zoo.weights import hub
 from vivit_zoo.weights.report import WeightsError
 
 __all__ = ["Found", "find", "plain", "read_json", "read_pickle", "read_tensors"]
@@ -130,7 +131,11 @@ def file_kind(path: Path) -> str:
         return "json"
     if (head[:1] == b"\x80" and len(head) > 1) or path.suffix in (".bin", ".pt", ".pth"):
         return "torch"
-    return "msgpack"
+    if 0x80 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):  # msgpack's dictionaries, of which flax's files are one
+        return "msgpack"
+    raise WeightsError(
+        f"{path} is no checkpoint: it begins with {head[:8]!r}, as neither safetensors, torch's files, .npz nor flax's do"
+    )
 
 
 def read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
@@ -200,18 +205,22 @@ def download(source: str, revision: str | None = None, token: str | bool | None 
     Raises:
         WeightsError: if there is none, or the hub cannot be reached.
     """
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source.startswith("."):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
         raise WeightsError(f"{source} is neither a file nor a folder here, and no id on the hub (such as owner/name)")
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
+    unreachable = hub.hub_error()
+    # The cache alone, without waiting for a network that is not there.
+    options: dict[str, Any] = {"local_files_only": True} if unreachable else {}
+
     def fetch(name: str) -> Path | None:
         try:
-            return Path(huggingface_hub.hf_hub_download(source, name, revision=revision, token=token))
+            return Path(huggingface_hub.hf_hub_download(source, name, revision=revision, token=token, **options))
         except LocalEntryNotFoundError as error:
             raise WeightsError(
                 f"{source} is no file or folder here, and {name} of the hub's {source} is not in the cache and could "
-                f"not be fetched: the hub cannot be reached ({type(error.__cause__ or error).__name__})"
+                f"not be fetched: the hub cannot be reached ({type(unreachable or error.__cause__ or error).__name__})"
             ) from error
         except EntryNotFoundError:
             return None

@@ -1,5 +1,6 @@
 """`ViViT.from_pretrained`: find the files, recognise their format, adapt them to what is asked, fill a model."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -180,6 +181,9 @@ def read_found(found: Found, **given: Any) -> Checkpoint:
 
 def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> Checkpoint:
     fields = {name: value for name, value in config.items() if name not in NOT_FIELDS}
+    if "transformers_version" in config:  # saved by `vivit_zoo.hf`, among transformers' own fields
+        known = {field.name for field in dataclasses.fields(ViViTConfig)}
+        fields = {name: value for name, value in fields.items() if name in known}
     try:
         if _largest(fields) > LARGEST:
             raise ValueError(f"a value is beyond {LARGEST}")

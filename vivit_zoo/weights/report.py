@@ -56,8 +56,20 @@ class Checkpoint:
 
     @classmethod
     def of_model(cls, model: nn.Module, source: str = "the given ViViT") -> "Checkpoint":
-        """The weights of a ViViT in memory, a module with a `config`."""
-        tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        """The weights of a ViViT in memory, a module with a `config`.
+
+        Raises:
+            TypeError: if it has no `config`.
+            WeightsError: if its state holds something other than tensors, as that of a quantised model does.
+        """
+        tensors = {}
+        for name, tensor in model.state_dict().items():
+            if not isinstance(tensor, Tensor):
+                raise WeightsError(
+                    f"{name} is a {type(tensor).__name__}, no tensor: the model is quantised. Save it before that, "
+                    "and quantise it again after loading"
+                )
+            tensors[name] = tensor.detach()
         names = getattr(model, "class_names", None)
         return cls(source, config_of(model), tensors, {name: (name,) for name in tensors}, class_names=names)
 

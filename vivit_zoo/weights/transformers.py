@@ -11,7 +11,14 @@ from vivit_zoo.weights.names import Table, count_blocks, export_tensors, import_
 from vivit_zoo.weights.original import as_original, fold_class_positions
 from vivit_zoo.weights.report import Checkpoint, WeightsError
 
-__all__ = ["TRANSFORMERS", "to_transformers", "transformers_checkpoint", "transformers_config"]
+__all__ = [
+    "TRANSFORMERS",
+    "image_processor",
+    "short_side",
+    "to_transformers",
+    "transformers_checkpoint",
+    "transformers_config",
+]
 
 LAYER = "vivit.encoder.layer.{}."
 # Names of transformers 4.x, of the hub's files, and of what 5.x saves; 5.x in memory: see MODERN.
@@ -180,8 +187,8 @@ def class_names(config: Mapping[str, Any], ours: ViViTConfig) -> list[str] | Non
     return names if len(names) == count > 0 and names != [f"LABEL_{i}" for i in range(count)] else None
 
 
-def to_transformers(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    """config.json, tensors and preprocessor_config.json for `VivitForVideoClassification`.
+def to_transformers(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json and tensors for `VivitForVideoClassification`.
 
     The class token keeps the position that was folded into it; the position of its own is zero.
 
@@ -231,10 +238,16 @@ def to_transformers(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, T
     tensors = {name: tensor.cpu() for name, tensor in checkpoint.tensors.items()}
     tensors["encoder.pos_embed.table"] = as_original(tensors["encoder.pos_embed.table"])
     t, h, w = config.tubelet_size
-    preprocessor = {
+    return theirs, export_tensors(TRANSFORMERS, tensors, t=t, h=h, w=w)
+
+
+def image_processor(config: ViViTConfig) -> dict[str, Any]:
+    """preprocessor_config.json: the pixels that the model takes, for transformers' processors of images and videos."""
+    height, width = config.frame_size
+    return {
         "image_processor_type": "VivitImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": round(min(height, width) * 256 / 224)},
+        "size": {"shortest_edge": short_side(config)},
         "resample": 2,
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
@@ -246,4 +259,8 @@ def to_transformers(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, T
         "image_mean": [0.5] * config.in_chans,
         "image_std": [0.5] * config.in_chans,
     }
-    return theirs, export_tensors(TRANSFORMERS, tensors, t=t, h=h, w=w), preprocessor
+
+
+def short_side(config: ViViTConfig) -> int:
+    """Pixels of a frame's short side before it is cropped, in the paper's proportion of 256 to 224."""
+    return round(min(config.frame_size) * 256 / 224)

@@ -1,0 +1,116 @@
+"""README.md of a model, and what cannot be saved or uploaded."""
+
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from torch import nn
+
+from tests.conftest import tiny_config, tiny_model
+from vivit_zoo import ViViT
+from vivit_zoo.weights import Checkpoint, WeightsError
+from vivit_zoo.weights.card import Training, model_card
+
+
+def card_of(training=None, changes=None, **options):
+    model = tiny_model(**(changes or {})).float()
+    model.class_names = [f'class "{i}": a|b' for i in range(5)] if model.num_classes == 5 else None
+    return model_card(Checkpoint.of_model(model), "me/mine", training=training, **options)
+
+
+def test_metadata_is_what_the_hub_reads():
+    training = Training(data="clips", started_from="google/vivit", accuracy={"top-1": 0.5}, test_videos=1200, views=12)
+    data = ModelCard(card_of(training, license="mit")).data.to_dict()
+    assert (data["license"], data["library_name"], data["pipeline_tag"]) == ("mit", "vivit_zoo", "video-classification")
+    assert data["base_model"] == "google/vivit"
+    result = yaml.safe_load(card_of(training).split("---")[1])["model-index"][0]["results"][0]
+    assert result["dataset"]["name"] == "clips"
+    assert result["metrics"] == [{"type": "accuracy", "name": "top-1", "value": 0.5}]
+
+
+@pytest.mark.parametrize("source", ["", "runs/first/model", "local-dir:x/y", "/a/b", "vit_tiny_patch16_224"])
+def test_only_an_id_of_the_hub_is_a_base_model(source):
+    data = yaml.safe_load(card_of(Training(data="clips", started_from=source)).split("---")[1])
+    assert "base_model" not in data
+    assert data["license"] == "unknown"
+
+
+def test_a_card_says_what_a_user_needs():
+    training = Training(
+        data="clips", started_from="google/vivit", accuracy={"top-1": 0.5}, test_videos=1200, views=12, stride=2
+    )
+    text = card_of(training)
+    for line in (
+        "variant `joint`, with 18,005 parameters",
+        'model = ViViT.from_pretrained("me/mine")',
+        "import vivit_zoo.hf  # registers the model",
+        "6 frames, 2 frames of the video apart, 8 x 12 pixels, RGB: the short side resized to 9, the centre cropped",
+        "Trained on `clips`, from the weights of `google/vivit`.",
+        "| accuracy on 1,200 test videos, 12 views each | % |\n| --- | ---: |\n| top-1 | 50.0 |",
+        '5 classes: class "0": a|b, ',
+        "No licence has been chosen for these weights. They started from `google/vivit`, whose licence applies",
+        "| num_frames | 6 |",
+    ):
+        assert line in text
+    heads = card_of(changes={"num_classes": {"noun": 2, "verb": 3}})
+    assert "pipeline(" not in heads
+    assert "import vivit_zoo.hf" not in card_of(format="transformers")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.ao is deprecated
+def test_a_quantised_model_is_refused_in_words(tmp_path):
+    quantised = torch.ao.quantization.quantize_dynamic(ViViT(tiny_config()), {nn.Linear})
+    with pytest.raises(WeightsError, match=r"the model is quantised\. Save it before that"):
+        quantised.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "shared"])
+def test_tensors_that_no_file_can_hold_are_refused_in_words(kind, tmp_path):
+    with torch.device("meta" if kind == "meta" else "cpu"):
+        model = ViViT(tiny_config())
+    if kind == "sparse":
+        model.head.weight = nn.Parameter(torch.ones(5, 24).to_sparse())
+    if kind == "shared":
+        model.encoder.blocks[1].mlp.fc1.weight = model.encoder.blocks[0].mlp.fc1.weight
+    message = {"sparse": "torch.sparse_coo", "meta": "on the meta device", "shared": "share memory"}[kind]
+    with pytest.raises(WeightsError, match=message):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hub_that_cannot_be_reached_is_one_error(monkeypatch):
+    class ConnectError(Exception):
+        """As httpx raises it, which is no OSError."""
+
+    def fail(*_, **__):
+        raise ConnectError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", fail)
+    with pytest.raises(WeightsError, match="me/mine was not written: ConnectError: no route"):
+        ViViT(tiny_config()).push_to_hub("me/mine")
+
+
+def test_a_card_of_ones_own_is_uploaded(monkeypatch):
+    seen = {}
+
+    class Api:
+        def __init__(self, token):
+            pass
+
+        def create_repo(self, repo_id, **_):
+            return type("Url", (), {"repo_id": repo_id})
+
+        def upload_folder(self, folder_path, **_):
+            seen["card"] = Path(folder_path, "README.md").read_text(encoding="utf-8")
+            return type("Commit", (), {"commit_url": ""})
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    model = ViViT(tiny_config())
+    model.push_to_hub("me/mine", card="# Größer")
+    assert seen["card"] == "# Größer"
+    model.push_to_hub("me/mine", license="mit")
+    assert 'license: "mit"' in seen["card"]

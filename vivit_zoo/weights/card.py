@@ -1,0 +1,176 @@
+"""README.md of a model for the hub: what it is, how to load it, what it was trained on and how good it is."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vivit_zoo.weights.report import Checkpoint
+from vivit_zoo.weights.transformers import short_side
+
+__all__ = ["Training", "model_card"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a training run adds to a model card.
+
+    Args:
+        data: name of the data set.
+        started_from: what the weights started from; "" for random weights.
+        accuracy: name of each accuracy, such as "top-1" -> its value in [0, 1].
+        test_videos: number of videos that they were measured on.
+        views: views of each that were averaged.
+        stride: distance of a clip's frames in the video; None where it is not fixed.
+        details: anything else, by its name.
+    """
+
+    data: str
+    started_from: str = ""
+    accuracy: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    test_videos: int = 0
+    views: int = 1
+    stride: int | None = None
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def model_card(
+    checkpoint: Checkpoint,
+    name: str,
+    format: str = "vivit_zoo",
+    *,
+    license: str | None = None,
+    training: Training | None = None,
+) -> str:
+    """README.md for the hub, with the metadata that the hub reads at its top.
+
+    Args:
+        checkpoint: the model.
+        name: of the model, such as "owner/name".
+        format: of the weights, as for `ViViT.save_pretrained`.
+        license: the hub's name of the weights' licence, such as "apache-2.0"; None for one that is not chosen yet.
+        training: of the run that made it; None if that is not known.
+    """
+    sections = [f"# {name}", _summary(checkpoint), _usage(checkpoint, name, format), _input(checkpoint, training)]
+    if training is not None:
+        sections.append(_training(training))
+    sections += [_classes(checkpoint), _licence(license, training), _configuration(checkpoint)]
+    return f"---\n{_metadata(name, format, license, training)}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _metadata(name: str, format: str, license: str | None, training: Training | None) -> str:
+    """YAML; the values are JSON, which is YAML too, so that no name can break it."""
+    values: dict[str, Any] = {
+        "license": license or "unknown",
+        "library_name": "transformers" if format == "transformers" else "vivit_zoo",
+        "pipeline_tag": "video-classification",
+        "tags": ["vivit", "video-classification"],
+    }
+    if training is not None:
+        if _is_hub_id(training.started_from):
+            values["base_model"] = training.started_from
+        metrics = [{"type": "accuracy", "name": key, "value": value} for key, value in training.accuracy.items()]
+        result = {
+            "task": {"type": "video-classification"},
+            "dataset": {"name": training.data, "type": training.data},
+            "metrics": metrics,
+        }
+        values["model-index"] = [{"name": name, "results": [result]}] if metrics else []
+    return "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+
+
+def _is_hub_id(source: str) -> bool:
+    return source.count("/") == 1 and ":" not in source and not source.startswith((".", "/", "~"))
+
+
+def _summary(checkpoint: Checkpoint) -> str:
+    count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
+    return (
+        "A Video Vision Transformer (ViViT, [arXiv 2103.15691](https://arxiv.org/abs/2103.15691)), variant "
+        f"`{checkpoint.config.variant}`, with {count:,} parameters."
+    )
+
+
+def _usage(checkpoint: Checkpoint, name: str, format: str) -> str:
+    c, t, h, w = checkpoint.config.input_shape
+    text = f"""## Use
+
+```sh
+pip install 'vivit-zoo[video]'
+vivit-zoo classify clip.mp4 --checkpoint {name}
+```
+
+```python
+from vivit_zoo import ViViT
+
+model = ViViT.from_pretrained("{name}")
+logits = model(video)  # video: (batch, {c}, {t}, {h}, {w}), pixels in [-1, 1]
+```"""
+    if isinstance(checkpoint.config.num_classes, Mapping):
+        return text
+    register = "" if format == "transformers" else "import vivit_zoo.hf  # registers the model\n"
+    return f"""{text}
+
+With transformers:
+
+```python
+from transformers import pipeline
+{register}
+classify = pipeline("video-classification", model="{name}")
+print(classify("clip.mp4"))
+```"""
+
+
+def _input(checkpoint: Checkpoint, training: Training | None) -> str:
+    config = checkpoint.config
+    height, width = config.frame_size
+    colours = {1: "gray", 3: "RGB"}.get(config.in_chans, f"{config.in_chans} channels")
+    frames = f"{config.num_frames} frames"
+    if training is not None and training.stride is not None:
+        frames += f", {training.stride} frames of the video apart" if training.stride > 1 else ", consecutive ones"
+    return (
+        f"## Input\n\n{frames.capitalize()}, {height} x {width} pixels, {colours}: the short side resized to "
+        f"{short_side(config)}, the centre cropped, pixels / 127.5 - 1."
+    )
+
+
+def _training(training: Training) -> str:
+    start = f"from the weights of `{training.started_from}`" if training.started_from else "from random weights"
+    lines = [f"## Training and evaluation\n\nTrained on `{training.data}`, {start}."]
+    if training.accuracy:
+        rows = "\n".join(f"| {name} | {100 * value:.1f} |" for name, value in training.accuracy.items())
+        measured = f"{training.test_videos:,} test videos, {training.views} views each"
+        lines.append(f"| accuracy on {measured} | % |\n| --- | ---: |\n{rows}")
+    if training.details:
+        rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in training.details.items())
+        lines.append(f"| | |\n| --- | --- |\n{rows}")
+    return "\n\n".join(lines)
+
+
+def _classes(checkpoint: Checkpoint, shown: int = 20) -> str:
+    names = checkpoint.class_names
+    if names is None:
+        return ""
+    heads: dict[str, Sequence[str]] = dict(names) if isinstance(names, Mapping) else {"": names}
+    lines = ["## Classes", ""]
+    for head, own in heads.items():
+        listed = ", ".join(own[:shown]) + (f" and {len(own) - shown} more" if len(own) > shown else "")
+        lines.append(f"- {head + ': ' if head else ''}{len(own)} classes: {listed}")
+    return "\n".join(lines)
+
+
+def _licence(license: str | None, training: Training | None) -> str:
+    text = f"`{license}`." if license else "No licence has been chosen for these weights."
+    if training is not None and training.started_from:
+        text += f" They started from `{training.started_from}`, whose licence applies to them as well."
+    return f"## Licence\n\n{text}"
+
+
+def _configuration(checkpoint: Checkpoint) -> str:
+    fields = dataclasses.asdict(checkpoint.config).items()
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in fields if value is not None)
+    return f"## Configuration\n\n| field | value |\n| --- | --- |\n{rows}"
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
