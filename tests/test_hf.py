@@ -32,7 +32,9 @@ def load(folder, **options):
 
 
 @variants
-@pytest.mark.parametrize("changes", [{}, {"pos_embed": "sincos_3d"}, {"num_frames": 14, "sampled_frames": 6}])
+@pytest.mark.parametrize(
+    "changes", [{"norm": "rms", "gated": True}, {"pos_embed": "sincos_3d"}, {"num_frames": 14, "sampled_frames": 6}]
+)
 def test_auto_class_reads_our_folder_and_we_read_its_folder(variant, changes, tmp_path):
     ours = saved(tmp_path / "ours", variant=variant, **changes)
     theirs, wrong = load(tmp_path / "ours")

@@ -11,6 +11,7 @@ from torch import nn
 
 from tests.conftest import tiny_config, tiny_model
 from vivit_zoo import ViViT
+from vivit_zoo.flops import count_params
 from vivit_zoo.weights import Checkpoint, WeightsError
 from vivit_zoo.weights.card import Training, model_card
 
@@ -44,7 +45,7 @@ def test_a_card_says_what_a_user_needs():
     )
     text = card_of(training)
     for line in (
-        "variant `joint`, with 18,005 parameters",
+        f"variant `joint`, with {count_params(tiny_model()):,} parameters",
         'model = ViViT.from_pretrained("me/mine")',
         "import vivit_zoo.hf  # registers the model",
         "6 frames, 2 frames of the video apart, 8 x 12 pixels, RGB: the short side resized to 9, the centre cropped",

@@ -1,5 +1,6 @@
 """transformers' ViViT (model_type vivit): names, configuration, preprocessing file, both ways."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -62,6 +63,12 @@ ACTS = {
     "gelu_python": "gelu",
     "quick_gelu": "quick_gelu",
 }
+# The fields that transformers' configuration has too, or that have no effect on a trained joint model.
+CARRIED = (
+    "num_classes", "num_frames", "image_size", "tubelet_size", "in_chans", "dim", "depth", "num_heads", "mlp_ratio",
+    "qkv_bias", "act", "norm_eps", "drop", "attn_drop", "drop_path", "order",
+    "temporal_depth", "temporal_num_heads", "temporal_mlp_ratio",
+)  # fmt: skip
 SAVED_ACTS = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
 # What transformers' VivitConfig assumes where config.json is silent.
 DEFAULTS: dict[str, Any] = {
@@ -196,18 +203,12 @@ def to_transformers(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, T
         WeightsError: for what transformers' ViViT does not have.
     """
     config = checkpoint.config
+    usual = ViViTConfig(global_pool="token")
+    given = config if config.global_pool else config.replace(global_pool="token")
     wrong = [
-        f"{name} {getattr(config, name)!r}"
-        for name, allowed in {
-            "variant": ("joint",),
-            "global_pool": (None, "token"),
-            "pos_embed": ("learned",),
-            "representation_size": (None,),
-            "reg_tokens": (0,),
-            "pre_norm": (False,),
-            "sampled_frames": (None,),
-        }.items()
-        if getattr(config, name) not in allowed
+        f"{field.name} {getattr(config, field.name)!r}"
+        for field in dataclasses.fields(ViViTConfig)
+        if field.name not in CARRIED and getattr(given, field.name) != getattr(usual, field.name)
     ]
     labels = 0 if isinstance(config.num_classes, dict) else config.num_classes
     if labels == 0:
