@@ -134,7 +134,7 @@ def file_kind(path: Path) -> str:
     if 0x80 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):  # msgpack's dictionaries, of which flax's files are one
         return "msgpack"
     raise WeightsError(
-        f"{path} is no checkpoint: it begins with {head[:8]!r}, as neither safetensors, torch's files, .npz nor flax's do"
+        f"{path} is no checkpoint: it begins with {head[:8]!r}, unlike the files of safetensors, torch, numpy and flax"
     )
 
 
