@@ -130,7 +130,8 @@ def test_classifying_needs_no_timm():
 
 def test_studies_and_recipes_of_a_wheel(tmp_path):
     """Built as a wheel is, and run where no clone is."""
-    assert run_python("setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "site")).returncode == 0
+    build = "import setuptools; setuptools.setup()"
+    assert run_python("-c", build, "-q", "build_py", "--build-lib", str(tmp_path / "site")).returncode == 0
     listed = run_python("-m", "vivit_zoo", "study", cwd=tmp_path, path=tmp_path / "site")
     names = {line.split()[0] for line in listed.stdout.splitlines() if line.startswith("  ") and "--" not in line}
     assert names == {
