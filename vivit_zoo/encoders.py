@@ -156,6 +156,10 @@ class Encoder(nn.Module):
         """
         return self.run_blocks(self.cls_token(self.reg_tokens(self.add_positions(x))))
 
+    def split_prefix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of a block as class token and registers, and the grid: (..., prefix + n, d) -> (..., prefix, d), (..., *grid, d)."""
+        return x[..., : self.num_prefix_tokens, :], x[..., self.num_prefix_tokens :, :]
+
     def add_positions(self, x: Tensor) -> Tensor:
         return self.pos_drop(self.pos_embed(x))
 
@@ -206,6 +210,11 @@ class Joint(Encoder):
         if rel_pos := options.get("rel_pos"):
             options["rel_pos"] = partial(rel_pos, flat=True)
         super().__init__(t, n, dim=dim, depth=depth, num_heads=num_heads, **options)
+        self.num_frames = t
+
+    def split_prefix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        prefix, places = super().split_prefix(x)
+        return prefix, rearrange(places, "b (t n) d -> b t n d", t=self.num_frames)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(b, t, n, d) -> (b, prefix + t·n, d), with the class token and the registers first."""

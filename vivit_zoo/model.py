@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,74 @@ class ViViT(nn.Module):
         """
         self._check_video(video)
         return self.encoder(self.tubelet_embed(self.sample_frames(video)))
+
+    def forward_intermediates(
+        self,
+        video: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "BTHWC",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Features and the tokens after chosen blocks: (b, c, T, H, W) -> (b, d), [(b, t, h, w, d), ...].
+
+        The method is timm's. Blocks are counted through the encoder; in the factorised encoder the temporal ones follow the spatial ones. A
+        temporal block sees a frame as one token, so its tokens are (b, t, 1, 1, d).
+
+        Args:
+            video: as for `forward`.
+            indices: numbers of blocks, negative ones from the end; a number n for the last n; None for all.
+            return_prefix_tokens: whether each entry is a pair of its tokens and of its class token and registers,
+                (b, ..., prefix, d).
+            norm: whether the encoder's last norm is applied to the tokens.
+            stop_early: whether the model stops after the last of these blocks; with `intermediates_only`.
+            output_fmt: "BTHWC" for (b, t, h, w, d), "BTNC" for (b, t, n, d).
+            intermediates_only: whether the list alone is returned, without the pooled features.
+
+        Raises:
+            ValueError: on an index that is not there, an unknown `output_fmt`, or an encoder of your own that holds no
+                `vivit_zoo.encoders.Encoder`.
+        """
+        if output_fmt not in ("BTHWC", "BTNC"):
+            raise ValueError(f"output_fmt {output_fmt!r} is unknown; choose from BTHWC, BTNC")
+        if stop_early and not intermediates_only:
+            raise ValueError("a model that stops early has no features; use intermediates_only=True")
+        _, h, w = self.config.grid
+        layers = [(encoder, block) for encoder in self._encoders() for block in encoder.blocks]
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        hooks = []
+        for number in (chosen := _chosen(indices, len(layers))):
+            encoder, block = layers[number]
+
+            def keep(_: nn.Module, __: Any, x: Tensor, number: int = number, encoder: Encoder = encoder) -> None:
+                prefix, grid = encoder.split_prefix(encoder.norm(x) if norm else x)
+                if grid.ndim == 3:  # a frame is one token
+                    grid = grid.unsqueeze(-2)
+                elif encoder is not layers[0][0]:  # a temporal encoder of each place: (b, n, t, d)
+                    grid = grid.transpose(1, 2)
+                sides = (h, w) if grid.shape[2] == h * w else (1, 1)
+                found[number] = prefix, grid.unflatten(2, sides) if output_fmt == "BTHWC" else grid
+                if stop_early and number == max(chosen):
+                    raise _Stop
+
+            hooks.append(block.register_forward_hook(keep))
+        try:
+            features = self.forward_features(video)
+        except _Stop:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        tokens = [found[i][::-1] if return_prefix_tokens else found[i][1] for i in chosen]
+        return tokens if intermediates_only else (features, tokens)
+
+    def _encoders(self) -> list[Encoder]:
+        encoders = [module for module in self.modules() if isinstance(module, Encoder)]
+        if not encoders:
+            raise ValueError(f"{type(self.encoder).__name__} holds no Encoder of vivit_zoo.encoders, which this needs")
+        return encoders
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor | dict[str, Tensor]:
         """Logits from features: (b, d) -> (b, num_classes), or what the head would get with `pre_logits=True`."""
@@ -211,10 +279,7 @@ class ViViT(nn.Module):
         Raises:
             ValueError: if an encoder of your own holds no `vivit_zoo.encoders.Encoder`, the module that does this.
         """
-        encoders = [module for module in self.modules() if isinstance(module, Encoder)]
-        if not encoders:
-            raise ValueError(f"{type(self.encoder).__name__} holds no Encoder, which is what recomputes activations")
-        for encoder in encoders:
+        for encoder in self._encoders():
             encoder.grad_checkpointing = enable
 
     def _check_video(self, video: Tensor) -> None:
@@ -236,6 +301,23 @@ class ViViT(nn.Module):
             )
         if video.shape[0] == 0:
             raise ValueError(f"the batch is empty: shape {tuple(video.shape)}")
+
+
+class _Stop(Exception):
+    """Ends a forward pass after the last block that is needed."""
+
+
+def _chosen(indices: int | Sequence[int] | None, count: int) -> list[int]:
+    """Numbers of blocks from 0, in the order given."""
+    if indices is None or isinstance(indices, int):
+        number = count if indices is None else indices
+        if not 0 < number <= count:
+            raise ValueError(f"indices {indices} is not in 1 to {count}, the number of blocks")
+        return list(range(count - number, count))
+    for index in indices:
+        if not -count <= index < count:
+            raise ValueError(f"block {index} is not in {-count} to {count - 1}")
+    return [index % count for index in indices]
 
 
 def _norm(config: ViViTConfig) -> Norm:
