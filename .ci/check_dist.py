@@ -15,9 +15,7 @@ def main(folder: Path) -> None:
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {name for name in tracked if name.startswith("vivit_zoo/")}
-    expected |= {
-        f"vivit_zoo/{name}" for name in tracked if name.startswith("experiments/")
-    }  # package-dir in pyproject.toml
+    expected |= {f"vivit_zoo/{name}" for name in tracked if name.startswith("experiments/")}
     _compare(wheel.name, packed, expected)
     with tarfile.open(sdist) as archive:
         packed = {member.name.partition("/")[2] for member in archive if member.isfile()}

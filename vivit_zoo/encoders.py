@@ -157,7 +157,7 @@ class Encoder(nn.Module):
         return self.run_blocks(self.cls_token(self.reg_tokens(self.add_positions(x))))
 
     def split_prefix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens of a block as class token and registers, and the grid: (..., prefix + n, d) -> (..., prefix, d), (..., *grid, d)."""
+        """Class token and registers, and the grid: (..., prefix + n, d) -> (..., prefix, d), (..., *grid, d)."""
         return x[..., : self.num_prefix_tokens, :], x[..., self.num_prefix_tokens :, :]
 
     def add_positions(self, x: Tensor) -> Tensor:

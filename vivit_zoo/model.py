@@ -88,8 +88,8 @@ class ViViT(nn.Module):
     ) -> Any:
         """Features and the tokens after chosen blocks: (b, c, T, H, W) -> (b, d), [(b, t, h, w, d), ...].
 
-        The method is timm's. Blocks are counted through the encoder; in the factorised encoder the temporal ones follow the spatial ones. A
-        temporal block sees a frame as one token, so its tokens are (b, t, 1, 1, d).
+        The method is timm's. Blocks are counted through the encoder; in the factorised encoder the temporal ones follow
+        the spatial ones. A temporal block sees a frame as one token, so its tokens are (b, t, 1, 1, d).
 
         Args:
             video: as for `forward`.
