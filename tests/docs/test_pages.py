@@ -93,7 +93,16 @@ def test_every_module_has_an_api_page():
         if re.search("^__all__", file.read_text(), re.MULTILINE)
     }
     inside = {
-        *("cli", "commands", "plots", "scripts", "training.help", "video.pyav", "video.torchcodec"),
+        *(
+            "cli",
+            "commands",
+            "plots",
+            "scripts",
+            "training.help",
+            "training.trackers",
+            "video.pyav",
+            "video.torchcodec",
+        ),
         *("system.extras", "system.lazy", "system.server"),
         *(f"datasets.{name}" for name in ("folders", "formats", "listing", "published", "shards", "sources")),
         *(f"weights.{name}" for name in ("files", "flax", "folds", "hub", "hugging_face", "names", "npz", "original")),

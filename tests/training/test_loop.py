@@ -321,7 +321,36 @@ def test_trackers_are_told_what_the_metrics_are(tmp_path, monkeypatch):
     monkeypatch.setattr(train_module, "Accelerator", Accelerator)
     train(small(tracker="told", steps=4), tmp_path)
     assert told[0]["lr"] == small().lr
+    assert told[0]["model.dim"] == small().model.dim
+    assert {type(value) for value in told[0].values()} <= {bool, int, float, str}
     assert told[1:] == read_metrics(tmp_path / "metrics.jsonl")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
+def test_tensorboard_gets_the_metrics(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(small(tracker="tensorboard", steps=4, eval_every=2), tmp_path / "run")
+    (folder,) = {file.parent for file in (tmp_path / "run" / "run").glob("events.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    metrics = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    for name in ("loss", "accuracy", "lr"):
+        found = {event.step: event.value for event in events.Scalars(name)}
+        assert found == pytest.approx({line["step"]: line[name] for line in metrics})
+
+
+@pytest.mark.filterwarnings("ignore")  # wandb's own
+def test_wandb_writes_into_the_folder_of_the_run_and_resumes_it(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # the second resumes a run that is finished
+        train(small(tracker="wandb", steps=2, eval_every=2), tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    ids = {folder.name.rpartition("-run-")[2] for folder in (tmp_path / "run" / "wandb").glob("offline-run-*")}
+    assert len(ids) == 1
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from vivit_zoo.training.distributed import (
 from vivit_zoo.training.loading import BrokenFiles, Feed, TestOrder, TrainOrder, loader
 from vivit_zoo.training.losses import cross_entropy, mixup, one_hot
 from vivit_zoo.training.optim import WeightAverage, warmup_cosine
+from vivit_zoo.training.trackers import start_trackers
 from vivit_zoo.weights import LoadReport, init_from_image
 from vivit_zoo.weights.resize import Tubelet
 from vivit_zoo.weights.start import PixelRule, Positions, Temporal
@@ -123,7 +124,8 @@ class TrainConfig:
         grad_checkpointing: recompute activations in the backward pass, to save memory.
         compile: with `torch.compile`.
         shard: the weights, gradients and optimiser state over the processes (FSDP2) in place of a copy in each (DDP).
-        tracker: of Accelerate, such as "wandb" or "tensorboard", which metrics.jsonl is also told to; "" for none.
+        tracker: of Accelerate, such as "wandb" or "tensorboard", which gets the metrics too; "" for none. Its
+            files are in the run's folder.
     """
 
     model: ViViTConfig
@@ -320,7 +322,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     if main:
         metrics = Metrics(run_dir / "metrics.jsonl", keep_until=done)
     if config.tracker:
-        accelerator.init_trackers(run_dir.name, json.loads(config.to_json()))
+        start_trackers(accelerator, run_dir, json.loads(config.to_json()))
     steps = tqdm(
         range(done, done if reached else config.steps),
         desc=run_dir.name,
@@ -330,8 +332,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         leave=False,
         unit="step",
         dynamic_ncols=True,
-        mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file wants few lines
-        disable=not main,
+        disable=None if main else True,  # None: where stderr is no terminal
     )
     with StopSignals() as signals:
         started = time.perf_counter()
@@ -382,6 +383,9 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
                     metrics.write(step=step + 1, **values)
                 accelerator.log(values, step=step + 1)
                 steps.set_postfix(loss=f"{loss_here:.3f}", accuracy=f"{accuracy:.1%}")
+                if main and steps.disable:  # a log file gets lines instead of a bar
+                    line = f"step {step + 1} of {config.steps}, loss {loss_here:.3f}, accuracy {accuracy:.1%}"
+                    print(f"{run_dir.name}: {line}", file=sys.stderr)
                 total.zero_()
             content = {
                 "step": step + 1,
