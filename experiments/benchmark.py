@@ -5,6 +5,7 @@
     python experiments/benchmark.py frames        # growth with the length of a clip, 8 to 128 frames
     python experiments/benchmark.py sides         # growth with the side of a frame, 128 to 384 pixels
     python experiments/benchmark.py compiled      # what torch.compile adds
+    python experiments/benchmark.py optimized     # what optimize_for_inference adds, beside torch.compile with freezing
     python experiments/benchmark.py gpu           # all of these on a GPU, batches of 1 to 64, in 7 minutes
     python experiments/benchmark.py page          # measures nothing: puts what was written into docs/performance.md
 
@@ -32,9 +33,10 @@ from statistics import linear_regression
 
 import torch
 
-from vivit_zoo.bench.measure import Candidate, Case, campaign
+from vivit_zoo.bench.campaigns import campaign
+from vivit_zoo.bench.measure import Candidate
 from vivit_zoo.bench.peers import candidates
-from vivit_zoo.bench.report import Speed, draw, read, report, write
+from vivit_zoo.bench.report import Case, Speed, draw, read, report, write
 from vivit_zoo.config import named_config
 from vivit_zoo.encoders import ENCODERS
 
@@ -102,6 +104,24 @@ def compiled(of: CaseOf, side: int) -> Plan:
     ]
 
 
+def optimized(of: CaseOf, side: int) -> Plan:
+    """Each variant as built, with the explicit step, and compiled with and without frozen weights."""
+
+    def forms(case: Case, found: list[Candidate]) -> tuple[Case, list[Candidate]]:
+        (ours,) = found
+        name, make = ours.name, ours.make
+        return case, [
+            Candidate(name, make),
+            Candidate(f"{name}, optimized", make, optimize=True),
+            Candidate(f"{name}, compiled", make, compile=True),
+            Candidate(f"{name}, compiled, freezing", make, compile={"freezing": True}),
+        ]
+
+    return [
+        forms(*of(name, side=side, dtype=dtype, peers=False)) for dtype in ("float32", "bfloat16") for name in ENCODERS
+    ]
+
+
 def gpu(of: CaseOf, side: int) -> Plan:
     """The most wanted first, so that what runs out of time is what matters least."""
     at = partial(of, side=side)
@@ -118,7 +138,7 @@ def gpu(of: CaseOf, side: int) -> Plan:
     ]
 
 
-PARTS = {part.__name__: part for part in (inference, training, frames, sides, compiled, gpu)}
+PARTS = {part.__name__: part for part in (inference, training, frames, sides, compiled, optimized, gpu)}
 
 
 def exponents(speeds: Sequence[Speed]) -> dict[str, tuple[float, float]]:

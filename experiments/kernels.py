@@ -1,14 +1,16 @@
-"""Where does a forward pass spend its time, and which form of each part of it is the fastest that rounds as well?
+"""Where does a forward pass spend its time, and which form of each part is the fastest without more rounding?
 
     python experiments/kernels.py          # about six minutes on two CPU cores; writes docs/benchmarks/kernels
 
-ViViT-B/16x2 on one clip of 32x224x224. The first table is torch's profile of each variant. The second times forms of
-the same function, taking turns; the first of each group is what this package does. One form is compiled, by a C++
-compiler that must be there. The error is the largest difference from the function in float64, of values around one.
+ViViT-B/16x2 on one clip of 32x224x224, after `optimize_for_inference`. The first table is torch's profile of each
+variant. The second times different forms of the same function, which take turns; the first of each group is the form
+that `optimize_for_inference` chooses. One form is compiled and needs a C++ compiler. The error is the largest
+difference from the function in float64, for values around one.
 
-Expected: the fused attention of torch and large products take nearly all of the time; what is left to gain is the bias
-and the GELU of the MLP, which `vivit_zoo.blocks` puts into the product's kernel, and fresh pages for its hidden layer.
-Forms of attention that beat torch's fused one in bfloat16 round the scores to 8 bits, which is why they are not used.
+Expected: the fused attention of torch and the large matrix products take almost all of the time. The rest that can be
+saved is the bias and GELU of the MLP, which a kernel of oneDNN computes with the product, and new memory pages for the
+hidden layer. Forms of attention that are faster than torch's fused one in bfloat16 round the scores to 8 bits, so they
+are not used.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 from torch.profiler import profile
 
-from vivit_zoo import create_model, inference
+from vivit_zoo import create_model, inference, optimize_for_inference
 from vivit_zoo.attention import Attention, attend, attend_over_time
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.mlp import Mlp, gelu_tanh
@@ -40,8 +42,13 @@ compiled_flex_attention = torch.compile(flex_attention, dynamic=False)
 Forms = dict[str, Callable[[Tensor], Tensor]]
 
 
+def optimized_model(variant: str, dtype: torch.dtype) -> nn.Module:
+    """Build a variant for inference."""
+    return optimize_for_inference(create_model(variant=variant, **MODEL).to(dtype).eval())
+
+
 def clip(dtype: torch.dtype) -> Tensor:
-    """One, of the models' size."""
+    """Make a random clip of the models' size."""
     return torch.randn(1, 3, MODEL["num_frames"], MODEL["image_size"], MODEL["image_size"]).to(dtype)
 
 
@@ -154,12 +161,12 @@ def attention_like(other: Attention, strategy: Callable[..., Tensor]) -> Attenti
 
 def groups(dtype: torch.dtype) -> dict[str, tuple[Tensor, Forms, Callable[[Tensor], Tensor] | None]]:
     """Name -> an input, the forms of a function, and the function in float64 to compare with."""
-    mlp = Mlp(DIM, 4 * DIM).to(dtype).eval()
+    mlp = inference.FusedMlp(Mlp(DIM, 4 * DIM).to(dtype).eval())
     exact = Mlp(DIM, 4 * DIM).double().eval()
     exact.load_state_dict(mlp.state_dict())
     over_time = Attention(DIM, HEADS, attend=attend_over_time).to(dtype).eval()
     tokens = torch.randn(1, TOKENS, DIM).to(dtype)
-    models = {name: create_model(variant=name, **MODEL).to(dtype).eval() for name in ENCODERS}
+    models = {name: optimized_model(name, dtype) for name in ENCODERS}
     video = clip(dtype)
     attentions: Forms = {"fused, copied first": fused_after_copies, "fused, on views": fused, "unfused": unfused}
     short: Forms = {"fused, on views": fused} | attentions | {"math backend": math_backend}
@@ -241,7 +248,7 @@ def where_time_goes(dtype: torch.dtype) -> dict[str, dict[str, float]]:
     found = {}
     video = clip(dtype)
     for variant in ENCODERS:
-        model = create_model(variant=variant, **MODEL).to(dtype).eval()
+        model = optimized_model(variant, dtype)
         model(video)
         with profile() as seen:
             model(video)

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "system": set(),
     "weights": {"config", "system", "tokens"},
     "video": {"system"},
-    "evaluation": {"model", "video"},
+    "evaluation": {"inference", "model", "video"},
     "datasets": {"system", "video"},
     "interpret": {
         *("attention", "encoders", "evaluation", "inference", "mlp", "model", "plots", "positions", "system", "video"),
@@ -45,7 +45,7 @@ MAY_IMPORT = {
         *("config", "datasets", "evaluation", "flops", "model", "plots", "system", "video", "weights"),
     },
     "studies": {"config", "datasets", "evaluation", "flops", "model", "plots", "system", "training"},
-    "bench": {"config", "flops", "model", "plots", "system", "training"},
+    "bench": {"config", "inference", "flops", "model", "plots", "system", "training"},
     "__main__": {"cli"},
     "cli": {"commands", "scripts", "system"},
     "commands": {

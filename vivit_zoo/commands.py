@@ -125,8 +125,9 @@ def check_data(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Measure the variants of a size, and print and write the table."""
-    from vivit_zoo.bench.measure import Case, campaign
+    from vivit_zoo.bench.campaigns import campaign
     from vivit_zoo.bench.peers import candidates
+    from vivit_zoo.bench.report import Case
 
     if options.checkpointing and not options.train:
         raise ValueError("--checkpointing changes training steps alone; add --train")

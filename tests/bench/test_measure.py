@@ -1,5 +1,6 @@
 """Speeds are measured, told and drawn; no test looks at how large they are."""
 
+import dataclasses
 import json
 import math
 import os
@@ -14,12 +15,15 @@ import torch
 from torch import nn
 
 from tests.conftest import VARIANTS, tiny_config
+from vivit_zoo.bench import campaigns as campaigns_module
 from vivit_zoo.bench import measure as bench_module
-from vivit_zoo.bench.measure import Candidate, Case, Speed, bench, campaign, compare
+from vivit_zoo.bench.campaigns import campaign
+from vivit_zoo.bench.measure import Candidate, bench, compare
 from vivit_zoo.bench.peers import candidates
-from vivit_zoo.bench.report import OOM, OUT_OF_TIME, draw, read, report, table
+from vivit_zoo.bench.report import OOM, OUT_OF_TIME, Case, Speed, draw, read, report, table, write
 from vivit_zoo.cli import main
 from vivit_zoo.config import SIZES
+from vivit_zoo.inference import FusedMlp
 
 SHAPE = (2, 1, 2, 4, 4)
 
@@ -56,7 +60,7 @@ def wrong():
 def quick(monkeypatch):
     """Short measurements, and no processes, which take seconds to start: the first step is taken for granted."""
     monkeypatch.setattr(bench_module, "_MEASURED_SECONDS", 1e-4)
-    monkeypatch.setattr(bench_module, "_first_step_elsewhere", lambda *_: {"peak_bytes": 10**6})
+    monkeypatch.setattr(bench_module, "_first_step_in_new_process", lambda *_: {"peak_bytes": 10**6})
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -139,6 +143,36 @@ def test_each_of_many_is_compiled(quick, monkeypatch):
     assert Eager.count == 0
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_inference_is_optimised_and_training_is_not(quick, train):
+    made = []
+    (ours,) = candidates([tiny_config()])
+    keep = dataclasses.replace(ours, make=lambda: made.append(ours.make()) or made[-1])
+    case = Case(shape=(1, *tiny_config().input_shape), train=train)
+    bench_module._step(keep, case, case.video())()
+    assert any(isinstance(module, FusedMlp) for module in made[-1].modules()) is not train
+
+
+def test_options_and_first_call_of_torch_compile(quick, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: given.append(options["options"]))
+    makes = [Candidate("plain", Toy), Candidate("compiled", Toy, True), Candidate("frozen", Toy, {"freezing": True})]
+    speeds = compare(makes, Case(shape=SHAPE), repeats=1)
+    assert given == [None, {"freezing": True}]
+    assert [(speed.compile, speed.first_seconds is None) for speed in speeds] == [
+        (False, True),
+        (True, False),
+        (True, False),
+    ]
+    assert speeds[1].peak_bytes is not None
+    header, _, plain, compiled, _ = (line.split("|")[1:-1] for line in table(speeds).splitlines()[2:])
+    assert header[-1].strip() == "first call, s"
+    assert plain[-1].isspace()
+    assert float(compiled[-1]) == pytest.approx(speeds[1].first_seconds, rel=1e-3)
+    write(speeds, {}, tmp_path / "speeds.json")
+    assert read(tmp_path / "speeds.json")[0] == speeds
+
+
 def test_candidates_share_their_input(quick, monkeypatch):
     """Of a batch of 64 clips each copy would take a gigabyte."""
     made, video = [], Case.video
@@ -160,7 +194,9 @@ def test_float32_is_computed_as_such_on_cuda(dtype, exactly):
 def test_a_case_that_is_slow_to_warm_up_is_measured_all_the_same(quick, tmp_path, monkeypatch):
     """The first use of a device may take more than the case's share of the time, which is for its rounds."""
     clock = [0.0]
-    monkeypatch.setattr(bench_module, "time", SimpleNamespace(monotonic=lambda: clock[0], perf_counter=perf_counter))
+    clocks = SimpleNamespace(monotonic=lambda: clock[0], perf_counter=perf_counter)
+    for module in (bench_module, campaigns_module):
+        monkeypatch.setattr(module, "time", clocks)
 
     def slow_at_first():
         clock[0] = max(clock[0], 80.0)
@@ -188,8 +224,8 @@ def test_rounds_take_their_part_of_the_time_alone(quick, monkeypatch):
 
 
 def test_rounds_of_one_case_leave_time_for_the_next(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_module, "compare", lambda *_, round_seconds: given.append(round_seconds) or [])
-    monkeypatch.setattr(bench_module, "draw", lambda *_: [])
+    monkeypatch.setattr(campaigns_module, "compare", lambda *_, round_seconds: given.append(round_seconds) or [])
+    monkeypatch.setattr(campaigns_module, "draw", lambda *_: [])
     given = []
     campaign([(Case(shape=SHAPE), [])] * 3, tmp_path, seconds=600)
     assert given == pytest.approx([100, 150, 300], rel=0.01)

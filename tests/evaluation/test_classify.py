@@ -8,10 +8,11 @@ import torch
 
 from tests.conftest import randomise, tiny_config
 from tests.footage import X264, numbers_of, write_video
-from vivit_zoo import ViViT
+from vivit_zoo import ViViT, optimize_for_inference
 from vivit_zoo.cli import main
 from vivit_zoo.evaluation.classify import class_names, classify, top_classes
 from vivit_zoo.evaluation.evaluate import average_views
+from vivit_zoo.inference import FusedMlp
 from vivit_zoo.video.clips import Views, clip_indices, clip_offsets
 from vivit_zoo.video.preprocess import Preprocess
 from vivit_zoo.video.reader import VideoError, read_video
@@ -142,6 +143,7 @@ def test_class_names(tmp_path):
 def test_command_line_prints_classes_with_probabilities(videos, from_pretrained, model, capsys):
     model.class_names = ["walking", "running", "eating", "sleeping", "reading"]
     assert main(["classify", videos[0], "--checkpoint", "some/model", "--top", "2", "--views", "2x3"]) == 0
+    assert any(isinstance(module, FusedMlp) for module in model.modules())  # optimised for inference
     assert from_pretrained == ["some/model"]
     logits = classify(model, videos[0], Views(clips=2, crops=3, frames=6), Preprocess((8, 12)))
     best = top_classes(logits, model.class_names, 2)
@@ -173,6 +175,7 @@ def test_options_reach_their_places(videos, from_pretrained, model, capsys):
         assert main(["classify", videos[0], "--checkpoint", "m", "--json", "--views", "1x1", *options]) == 0
         return json.loads(capsys.readouterr().out)["classes"]
 
+    optimize_for_inference(model)  # as the command does, for the same rounding
     for options, views, style in [
         ([], {}, "original"),
         (["--stride", "5"], {"stride": 5}, "original"),

@@ -9,6 +9,7 @@ from tests.conftest import randomise, tiny_config
 from tests.footage import X264, write_video
 from vivit_zoo import ViViT, plots
 from vivit_zoo.cli import main
+from vivit_zoo.inference import FusedMlp
 from vivit_zoo.interpret.maps import head_maps, rollout
 from vivit_zoo.interpret.overlay import _film, _tubelets, choose_layer
 
@@ -52,6 +53,7 @@ def test_the_pictures_show_what_the_functions_say(video, load, drawn, tmp_path, 
     assert lines[3] == f"written to {png} and {gif}"
     assert err == ""
     assert not model.training
+    assert any(isinstance(module, FusedMlp) for module in model.modules())  # optimised for inference
 
     frames, rows, file = drawn["sheet"]
     assert file == png

@@ -1,6 +1,6 @@
-"""Speed and memory of modules beside each other.
+"""Compare speed and memory of modules.
 
-A name is imported from its file when it is first used, so that importing this package loads nothing heavy.
+Names are imported on first use, so importing this package loads nothing heavy.
 """
 
 from typing import TYPE_CHECKING
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from vivit_zoo.system.lazy import import_on_use
 
 if TYPE_CHECKING:
-    from vivit_zoo.bench.measure import Candidate, bench, campaign, compare
+    from vivit_zoo.bench.campaigns import campaign
+    from vivit_zoo.bench.measure import Candidate, bench, compare
     from vivit_zoo.bench.peers import PEERS, candidates
     from vivit_zoo.bench.report import Case, Speed
 
@@ -17,7 +18,8 @@ __all__ = ["PEERS", "Candidate", "Case", "Speed", "bench", "campaign", "candidat
 __getattr__ = import_on_use(
     __name__,
     {
-        "measure": ["Candidate", "bench", "campaign", "compare"],
+        "campaigns": ["campaign"],
+        "measure": ["Candidate", "bench", "compare"],
         "peers": ["PEERS", "candidates"],
         "report": ["Case", "Speed"],
     },

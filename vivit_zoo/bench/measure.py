@@ -1,23 +1,20 @@
-"""How fast modules are and how much memory they take: candidates side by side, taking turns in one process.
+"""Measure speed and memory of modules that take turns in one process.
 
-Each round times every candidate once, and beside them a large matrix product, so that whatever else the machine does
-meets all alike, and what a candidate computes can be told as a share of what the machine can. Any module that maps one
-batch to a tensor, or to a dictionary of tensors, is a candidate.
+Each round times every candidate once, with a large matrix product beside each. So other load on the machine affects all
+candidates alike, and each speed can be given as a share of the machine's speed in matrix products. A candidate is any
+module that maps one batch to a tensor or to a dictionary of tensors.
 """
 
 import dataclasses
 import gc
 import math
-import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,31 +22,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vivit_zoo.bench.report import DTYPES, OOM, OUT_OF_TIME, Case, Speed, draw, report, write
+from vivit_zoo.bench.report import DTYPES, OOM, OUT_OF_TIME, Case, Speed
 from vivit_zoo.flops import count_macs
-from vivit_zoo.system.machine import PeakMemory, describe_machine
+from vivit_zoo.inference import optimize_for_inference
+from vivit_zoo.system.machine import PeakMemory
 from vivit_zoo.system.processes import process_context
 
-__all__ = ["Candidate", "Case", "Speed", "bench", "campaign", "compare"]
+__all__ = ["Candidate", "Case", "Speed", "bench", "compare"]
 
-_MEASURED_SECONDS = 0.1  # at least, of one measurement: fast steps are repeated until they fill it
-_LONG_SECONDS = 5  # a step that takes as long is not run to warm up: what it has to warm takes none of them
+_MEASURED_SECONDS = 0.1  # shortest measurement: fast steps are repeated until they take as long
+_LONG_SECONDS = 5  # steps that take longer run without a warm-up, whose effect would be small
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Something to measure.
+    """A module to measure.
 
     Args:
-        name: to tell it by.
-        make: builds the module, such as `partial(create_model, "B/16x2")`; of importable parts, so that another process
-            can call it too.
-        compile: whether to run it through `torch.compile`.
+        name: unique within a comparison.
+        make: builds the module, such as `partial(create_model, "B/16x2")`. It must be picklable, because another
+            process calls it too.
+        compile: whether to use `torch.compile`; or its `options`, such as {"freezing": True}.
+        optimize: whether to apply `vivit_zoo.optimize_for_inference` in forward passes.
     """
 
     name: str
     make: Callable[[], nn.Module]
-    compile: bool = False
+    compile: bool | Mapping[str, Any] = False
+    optimize: bool = False
 
 
 def bench(
@@ -63,7 +63,7 @@ def bench(
     repeats: int = 10,
     seconds: float = math.inf,
 ) -> Speed:
-    """The speed of one module; see `Candidate`, `Case` and `compare` for the arguments."""
+    """Measure one module. The arguments are those of `Candidate`, `Case` and `compare`."""
     case = Case(shape=shape, dtype=dtype, device=device, train=train)
     (speed,) = compare([Candidate("module", make, compile)], case, repeats, seconds)
     return speed
@@ -77,16 +77,16 @@ def compare(
     *,
     round_seconds: float = math.inf,
 ) -> list[Speed]:
-    """Measure candidates on the same case; one that fails is told in its `Speed` and ends nothing.
+    """Measure candidates on the same case. The `Speed` of a candidate that fails says why; the others continue.
 
     Args:
-        candidates: with names of their own.
-        case: what they are to do.
-        repeats: rounds at most.
-        seconds: after which nothing further is begun, but for the first round of those that are warm. On the CPU a
-            candidate's first step, in a process of its own, is even stopped then; any other step or compilation that
-            has begun is waited for.
-        round_seconds: of these, how many the rounds may take, at least one of which is made.
+        candidates: with unique names.
+        case: what to compute.
+        repeats: maximum number of rounds.
+        seconds: time limit. After it, no new candidate and no new round is started, except the first round of
+            candidates that have been warmed up. On the CPU the limit also stops a candidate's first step, which runs in
+            a new process. A step or compilation that has started in this process is never stopped.
+        round_seconds: time limit of the rounds. At least one round is made.
 
     Raises:
         ValueError: if `repeats` is not positive or two candidates share a name.
@@ -97,135 +97,91 @@ def compare(
     if len(set(names)) < len(names):
         raise ValueError(f"two candidates share a name: {', '.join(names)}")
     end = time.monotonic() + seconds
-    speeds = {c.name: Speed(candidate=c.name, compile=c.compile, case=case) for c in candidates}
+    speeds = {c.name: Speed(candidate=c.name, compile=bool(c.compile), case=case) for c in candidates}
 
     def note(name: str, **values: Any) -> None:
         speeds[name] = dataclasses.replace(speeds[name], **values)
 
     known: dict[str, float] = {}
-    # Before anything is built here: the system, short of memory, would end the process that has the most.
+    # Before any model is built in this process: if memory runs out, the system kills the process that uses the most.
     if torch.device(case.device).type == "cpu":
         for candidate in candidates:
             if not candidate.compile:
-                first = partial(_first_step_elsewhere, candidate, case, end - time.monotonic())
-                found, failure = _attempt(first)
+                first = partial(_first_step_in_new_process, candidate, case, end - time.monotonic())
+                found, failure = _try(first)
                 found = {"failure": failure} if found is None else found
                 known[candidate.name] = found.pop("seconds", 0.0)
                 note(candidate.name, **found)
 
     with _float32_products(case.dtype), _compiled_one_by_one(candidates):
         runs: dict[str, Callable[[], float]] = {}
-        shared, cannot = _attempt(lambda: (case.video(), _matmul(case)))
+        shared, cannot = _try(lambda: (case.video(), _matmul(case)))
         for candidate in candidates:
             if speeds[candidate.name].failure is not None:
                 continue
             if shared is None or time.monotonic() > end:
                 note(candidate.name, failure=cannot or OUT_OF_TIME)
                 continue
-            warm, failure = _attempt(partial(_warm_up, candidate, case, shared[0], known.get(candidate.name, 0.0)))
+            warm, failure = _try(partial(_warm_up, candidate, case, shared[0], known.get(candidate.name, 0.0)))
             if warm is None:
                 note(candidate.name, failure=failure)
-                _forget()
+                _free_memory()
             else:
                 runs[candidate.name], found = warm
                 note(candidate.name, **found)
-            del warm  # which would keep the last one's model
+            del warm  # it holds the model
         taken: dict[str, list[float]] = {name: [] for name in runs}
         rates: list[float] = []
         end = min(end, time.monotonic() + round_seconds)
         for name in _turns(runs, repeats):
             if time.monotonic() > end and taken[name]:
                 break
-            # The product beside each, since what else the machine does may change within a round.
-            both, failure = _attempt(partial(_one_after_the_other, shared[1], runs[name]))
-            if both is None:  # for want of memory that another candidate has kept, say
+            # A matrix product beside each, because the load on the machine may change within a round.
+            both, failure = _try(partial(_run_both, shared[1], runs[name]))
+            if both is None:  # for example, out of memory
                 note(name, failure=failure)
                 del runs[name], taken[name]
-                _forget()
+                _free_memory()
             else:
                 rates.append(both[0])
                 taken[name].append(both[1])
         runs.clear()
         del shared
-        torch.compiler.reset()  # else the next shape would be compiled as one of many
-        _forget()
+        torch.compiler.reset()  # so that the next shape is not compiled as a dynamic one
+        _free_memory()
     for name, times in taken.items():
         note(name, seconds=tuple(times), matmul=tuple(rates))
     return list(speeds.values())
 
 
-def campaign(
-    plan: Sequence[tuple[Case, Sequence[Candidate]]], out: Path, repeats: int = 10, seconds: float = math.inf
-) -> str:
-    """Measure case after case; writes speeds.json, table.md and pictures into a folder and returns the table.
-
-    What is measured is written after each case, so that a campaign that is stopped keeps it.
-
-    Args:
-        plan: cases with their candidates, the most wanted first.
-        out: the folder; made if missing.
-        repeats: rounds of each case at most.
-        seconds: for everything. Half of each case's equal share of what is left is for its rounds; warming up may take
-            more than the other half, as it does where a device is used for the first time.
-
-    Raises:
-        ValueError: if there are no cases.
-        OSError: if the folder cannot be written.
-    """
-    if not plan:
-        raise ValueError("there is nothing to measure: the plan has no cases")
-    out.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + seconds
-    speeds: list[Speed] = []
-    for i, (case, candidates) in enumerate(plan):
-        left = max(0.0, end - time.monotonic())
-        speeds += compare(candidates, case, repeats, left, round_seconds=left / (len(plan) - i) / 2)
-        about = {
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": describe_machine(torch.device(case.device)),
-            "versions": _versions(),
-        }
-        write(speeds, about, out / "speeds.json")
-        text = report(speeds, about)
-        (out / "table.md").write_text(text + "\n")
-    draw(speeds, out)
-    return text
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("vivit-zoo", "torch", "einops", "transformers", "vit-pytorch"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
 def _turns(runs: Mapping[str, Any], rounds: int) -> Iterator[str]:
-    """The name of each that is still there, round after round."""
+    """Yield the names in `runs`, which may shrink, round after round."""
     for _ in range(rounds):
         if not runs:
             return
         yield from list(runs)
 
 
-def _one_after_the_other(first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
+def _run_both(first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
     return first(), second()
 
 
 def _warm_up(
     candidate: Candidate, case: Case, video: Tensor, known: float
 ) -> tuple[Callable[[], float], dict[str, Any]]:
-    """A function that measures the seconds of a step, and what is known before: operations and, on CUDA, memory.
+    """Run the first steps; return a function that measures the seconds of a step, and the values known so far.
 
-    `known` are the seconds that the first step took elsewhere, 0 if it was not tried.
+    `known` is the time of the first step in another process in seconds, 0 if there was none.
     """
-    step = _step(candidate, case, video)
     device = torch.device(case.device)
+    step = _step(candidate, case, video)
+    memory = PeakMemory(device)
     first = known if known > _LONG_SECONDS else _timed(step, 1, device)
-    if first < 1 or candidate.compile:  # a long step needs no second look
-        first = _timed(step, 1, device)
     found: dict[str, Any] = {"flops": _flops(candidate, case)}
+    if candidate.compile:
+        found |= {"first_seconds": first, "peak_bytes": memory.peak_bytes()}
+    if first < 1 or candidate.compile:  # the first step of others is no slower than the second
+        first = _timed(step, 1, device)
     if device.type == "cuda":
         memory = PeakMemory(device)
         step()
@@ -235,16 +191,19 @@ def _warm_up(
 
 
 def _step(candidate: Candidate, case: Case, video: Tensor) -> Callable[[], None]:
-    """Build a candidate; the result is one forward pass or one training step of it."""
+    """Build a candidate and return a function that makes one forward pass or training step."""
     with torch.device(case.device):
         module = candidate.make().to(case.device, DTYPES[case.dtype])
     for parameter in module.parameters():
-        # A head that starts at zero sends zeros back, on which a GPU draws less power and runs faster.
+        # The gradients behind a head of zeros are zero, and GPUs run faster on zeros.
         if parameter.ndim > 1 and not parameter.any():
             nn.init.normal_(parameter, std=0.02)
     module.train(case.train)
+    if candidate.optimize and not case.train:
+        optimize_for_inference(module)
     if candidate.compile:
-        module.compile(dynamic=False)
+        options = None if candidate.compile is True else dict(candidate.compile)
+        module.compile(dynamic=False, options=options)
 
     def forward() -> None:
         with torch.inference_mode():
@@ -260,7 +219,7 @@ def _step(candidate: Candidate, case: Case, video: Tensor) -> Callable[[], None]
 
 
 def _timed(step: Callable[[], Any], calls: int, device: torch.device) -> float:
-    """Seconds of one of several steps in a row."""
+    """Mean seconds of several steps in a row."""
     _wait(device)
     start = time.perf_counter()
     for _ in range(calls):
@@ -275,7 +234,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _matmul(case: Case) -> Callable[[], float]:
-    """A function that measures the operations a second of a square matrix product, of a size that takes a while."""
+    """Return a function that measures the operations per second of a large square matrix product."""
     device, side, seconds = torch.device(case.device), 128, 0.0
     while seconds < _MEASURED_SECONDS / 2 and side < 8192:
         side *= 2
@@ -290,12 +249,12 @@ def _matmul(case: Case) -> Callable[[], float]:
 def _flops(candidate: Candidate, case: Case) -> int | None:
     try:
         return 2 * count_macs(candidate.make, case.shape) * (3 if case.train else 1)
-    except (NotImplementedError, RuntimeError, TypeError):  # it has operations without shapes, or reads its data
+    except (NotImplementedError, RuntimeError, TypeError):  # an operation fails on the meta device
         return None
 
 
-def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> dict[str, Any]:
-    """`peak_bytes` and `seconds`, or `failure`, of a first step in a process of its own, since a peak never falls."""
+def _first_step_in_new_process(candidate: Candidate, case: Case, seconds: float) -> dict[str, Any]:
+    """Return `peak_bytes` and `seconds`, or `failure`, of a first step in a new process, for its peak memory."""
     if seconds <= 0:
         return {"failure": OUT_OF_TIME}
     context = process_context(__name__)
@@ -308,9 +267,9 @@ def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> d
         if not here.poll(None if seconds == math.inf else seconds):
             return {"failure": OUT_OF_TIME}
         return here.recv()
-    except EOFError:  # it died without a word
+    except EOFError:  # the process ended without an answer
         process.join()
-        killed = process.exitcode == -signal.SIGKILL  # as the system does when memory is short
+        killed = process.exitcode == -signal.SIGKILL  # by the system, when memory runs out
         return {"failure": OOM if killed else f"its process ended with {process.exitcode}"}
     finally:
         process.kill()
@@ -319,11 +278,11 @@ def _first_step_elsewhere(candidate: Candidate, case: Case, seconds: float) -> d
 
 def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connection) -> None:
     torch.set_num_threads(threads)
-    if sys.platform == "linux":  # the first to be ended when memory is short
+    if sys.platform == "linux":  # the first process that the system kills when memory runs out
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         step = _step(candidate, case, case.video())
-        import_module("torch._dynamo")  # as checkpointing would: 80 MB that are not the step's
+        import_module("torch._dynamo")  # otherwise checkpointing imports it: 80 MB that are not the step's
         memory = PeakMemory(torch.device(case.device))
         seconds = _timed(step, 1, torch.device(case.device))
         answer.send({"peak_bytes": memory.peak_bytes(), "seconds": seconds})
@@ -331,11 +290,11 @@ def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connecti
         answer.send({"failure": _reason(error)})
 
 
-def _attempt(work: Callable[[], Any]) -> tuple[Any, str | None]:
-    """What it gives, or why it failed; the error itself would hold on to the memory of what it came from."""
+def _try(work: Callable[[], Any]) -> tuple[Any, str | None]:
+    """Return the result, or None and the reason of a failure; keeping the exception would keep its memory."""
     try:
         return work(), None
-    except Exception as error:  # of any kind: it is the candidate's
+    except Exception as error:  # candidates may raise anything
         return None, _reason(error)
 
 
@@ -343,13 +302,13 @@ def _reason(error: Exception) -> str:
     text = str(error).strip()
     if isinstance(error, TimeoutError):
         return OUT_OF_TIME
-    # Off CUDA torch has no error class of its own for this.
+    # Only on CUDA does torch have an exception class for this.
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in text:
         return OOM
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
-def _forget() -> None:
+def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -357,7 +316,7 @@ def _forget() -> None:
 
 @contextmanager
 def _float32_products(dtype: str) -> Iterator[None]:
-    """Lets CUDA multiply and convolve float32 as tf32 if that is the dtype, and exactly if not."""
+    """Use tf32 on CUDA for products and convolutions of float32 if that is the dtype, and only then."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
@@ -370,10 +329,10 @@ def _float32_products(dtype: str) -> Iterator[None]:
 
 @contextmanager
 def _compiled_one_by_one(candidates: Sequence[Candidate]) -> Iterator[None]:
-    """Lets torch.compile compile each: it gives up, without a word, where a function takes more than eight graphs."""
+    """Raise torch.compile's limit of eight graphs per function, above which it runs the function uncompiled."""
     if not any(candidate.compile for candidate in candidates):
         yield
         return
-    settings: Any = import_module("torch._dynamo.config")  # slow, and not needed for the rest
+    settings: Any = import_module("torch._dynamo.config")  # a slow import that nothing else needs
     with settings.patch(recompile_limit=settings.recompile_limit + len(candidates)):
         yield

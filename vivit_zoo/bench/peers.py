@@ -1,7 +1,7 @@
-"""Other people's ViViT models in the geometry of ours, for benchmarks: transformers' and vit-pytorch's.
+"""The ViViT models of transformers and vit-pytorch with the sizes of ours, for benchmarks.
 
-They are taken as they come: transformers' computes tanh GELU from elementary operations; vit-pytorch's has the erf
-form, no bias on queries, keys and values, and two LayerNorms around the tubelet embedding.
+They are used without changes. That of transformers computes the tanh form of GELU from elementary operations. That of
+vit-pytorch has the erf form, no bias on queries, keys and values, and two LayerNorms around the tubelet embedding.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,15 +20,15 @@ __all__ = ["PEERS", "Peer", "TransformersViViT", "candidates", "our_model", "vit
 
 
 class TransformersViViT(nn.Module):
-    """transformers' `VivitForVideoClassification` with our layout: (b, c, T, H, W) -> (b, num_classes).
+    """`VivitForVideoClassification` of transformers in our layout: (b, c, T, H, W) -> (b, num_classes).
 
     Args:
-        config: sizes; the defaults of everything else are transformers' own.
+        config: the sizes; all other options have the defaults of transformers.
         attention: its `attn_implementation`, "eager" or "sdpa".
-        checkpointing: whether the backward pass computes each layer's activations again.
+        checkpointing: whether the backward pass recomputes the activations of each layer.
 
     Raises:
-        ValueError: on frames that are not square, which it does not take.
+        ValueError: if the frames are not square.
     """
 
     def __init__(self, config: ViViTConfig, attention: str = "sdpa", checkpointing: bool = False) -> None:
@@ -61,15 +61,15 @@ class TransformersViViT(nn.Module):
 
 
 def vit_pytorch_vivit(config: ViViTConfig, variant: str, pool: str) -> nn.Module:
-    """vit-pytorch's `ViViT`: (b, c, T, H, W) -> (b, num_classes).
+    """`ViViT` of vit-pytorch: (b, c, T, H, W) -> (b, num_classes).
 
     Args:
-        config: sizes.
-        variant: its own name of it, "factorized_encoder" or "factorized_self_attention".
+        config: the sizes.
+        variant: "factorized_encoder" or "factorized_self_attention".
         pool: "cls" or "mean".
 
     Raises:
-        ValueError: on tubelets that are not square, which it mixes up.
+        ValueError: if the patches are not square, since vit-pytorch confuses their height and width.
     """
     from vit_pytorch.vivit import ViViT
 
@@ -97,7 +97,7 @@ def vit_pytorch_vivit(config: ViViTConfig, variant: str, pool: str) -> nn.Module
 
 @dataclass(frozen=True)
 class Peer:
-    """A model of others: which of our variants it is, what builds it, the module it comes in."""
+    """A model of another library: the variant that it implements, a function that builds it, and its package."""
 
     variant: str
     make: Callable[..., nn.Module]
@@ -123,13 +123,15 @@ PEERS = {
 def candidates(
     configs: Iterable[ViViTConfig], peers: bool = False, checkpointing: bool = False, compile: bool = False
 ) -> list[Candidate]:
-    """Our models, named after their variants, and those of others that are the same variants.
+    """List our models, named after their variants, and optionally the models of other libraries.
+
+    Ours run with `vivit_zoo.optimize_for_inference` in forward passes, unless they are compiled.
 
     Args:
-        configs: of our models, with a variant each.
-        peers: whether to add the others.
-        checkpointing: whether to add each that can compute its activations again in the backward pass, doing so.
-        compile: whether to add each of all these under torch.compile.
+        configs: configurations of our models, each of a different variant.
+        peers: whether to add the other libraries' models of the same variants.
+        checkpointing: whether to add each model with activation checkpointing, if it supports it.
+        compile: whether to add each of all these models under torch.compile.
 
     Raises:
         ImportError: if the package of a peer is not installed.
@@ -145,14 +147,14 @@ def candidates(
                 )
             makes[name] = peer.make
         for name, make in makes.items():
-            found.append(Candidate(name, partial(make, config)))
+            found.append(Candidate(name, partial(make, config), optimize=make is our_model))
             if checkpointing and (name not in rivals or rivals[name].can_checkpoint):
                 found.append(Candidate(f"{name}, checkpointing", partial(make, config, checkpointing=True)))
     return found + [Candidate(f"{one.name}, compiled", one.make, True) for one in found if compile]
 
 
 def our_model(config: ViViTConfig, checkpointing: bool = False) -> ViViT:
-    """The model of a configuration, with or without activation checkpointing."""
+    """Build the model of a configuration, with or without activation checkpointing."""
     model = ViViT(config)
     model.set_grad_checkpointing(checkpointing)
     return model

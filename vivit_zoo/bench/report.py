@@ -1,4 +1,4 @@
-"""What was measured of modules' speed, as numbers, as a table, as a file and as pictures."""
+"""Results of speed measurements: numbers, tables, files and pictures."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ __all__ = ["DTYPES", "OOM", "OUT_OF_TIME", "Case", "Speed", "draw", "read", "rep
 
 DTYPES = {
     "float32": torch.float32,
-    "tf32": torch.float32,  # float32 whose products CUDA may round to 10 bits
+    "tf32": torch.float32,  # in products, CUDA may round float32 to 10 bits
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
@@ -28,16 +28,16 @@ OUT_OF_TIME = "out of time"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """What every candidate is to do.
+    """What every candidate computes.
 
     Args:
-        shape: of the input, batch first, such as (1, 3, 32, 224, 224).
-        dtype: a key of `DTYPES`, of weights, input and activations.
-        device: such as "cpu", "cuda".
-        train: a training step, forward and backward without the optimiser, in place of a forward pass.
+        shape: shape of the input, batch first, such as (1, 3, 32, 224, 224).
+        dtype: a key of `DTYPES`, for weights, input and activations.
+        device: such as "cpu" or "cuda".
+        train: whether to measure a training step (forward and backward, without the optimiser) or a forward pass.
 
     Raises:
-        ValueError: on a dtype that is unknown or that the device has not.
+        ValueError: if the dtype is unknown or the device does not support it.
     """
 
     shape: tuple[int, ...]
@@ -49,28 +49,30 @@ class Case:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is unknown; choose from {', '.join(DTYPES)}")
         if self.dtype == "tf32" and torch.device(self.device).type != "cuda":
-            raise ValueError(f"tf32 is a way of CUDA devices to multiply float32; on {self.device} use float32")
+            raise ValueError(f"dtype 'tf32' is for CUDA devices; on {self.device} use float32")
 
     def video(self) -> Tensor:
-        """A batch of noise in [-1, 1]."""
+        """Return a batch of uniform noise in [-1, 1]."""
         return (torch.rand(self.shape, device=self.device) * 2 - 1).to(DTYPES[self.dtype])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What a candidate took for a case, or why there are no numbers.
+    """Time and memory of a candidate on a case, or the reason why there are none.
 
     Args:
         candidate, compile, case: what was measured.
-        seconds: of one step, a number a round; empty after a failure.
-        matmul: floating-point operations a second of a large matrix product, beside each step of each candidate.
-        flops: floating-point operations of the matrix products of one step, two a multiply-accumulate; a backward pass
-            counts as two forward passes, and what checkpointing computes again does not count. None for a module that
-            cannot be counted on the meta device.
-        peak_bytes: the most memory of one step beyond the module and its input, gradients included: allocated on CUDA,
-            resident in a process of its own on the CPU. None where it cannot be told: on other devices, and on the CPU
-            for what is compiled, because the compiler takes memory too.
-        failure: `OOM`, `OUT_OF_TIME`, or the error; None if there was none.
+        seconds: time of one step in each round; empty after a failure.
+        matmul: floating-point operations per second of a large matrix product, measured beside each step of each
+            candidate.
+        flops: floating-point operations in the matrix products of one step, two per multiply-accumulate. A backward
+            pass counts as two forward passes; recomputation by checkpointing is not counted. None if the module does
+            not run on the meta device.
+        peak_bytes: peak memory of a step beyond the module and its input, with gradients: allocated memory on CUDA,
+            resident memory of a new process on the CPU. Of a compiled module on the CPU: of the first call, with the
+            compiler's memory. None on other devices.
+        failure: `OOM`, `OUT_OF_TIME`, or the error message; None if there was no failure.
+        first_seconds: time of the first call of a compiled module, with compilation; None for others.
     """
 
     candidate: str
@@ -81,40 +83,43 @@ class Speed:
     flops: int | None = None
     peak_bytes: int | None = None
     failure: str | None = None
+    first_seconds: float | None = None
 
     @property
     def best(self) -> float:
-        """Seconds of the fastest step."""
+        """Time of the fastest step in seconds."""
         return min(self.seconds, default=math.nan)
 
     @property
     def median(self) -> float:
-        """Seconds of the middle step."""
+        """Median time of a step in seconds."""
         return median(self.seconds) if self.seconds else math.nan
 
     @property
     def clips_per_second(self) -> float:
-        """Of the fastest step."""
+        """Clips per second in the fastest step."""
         return self.case.shape[0] / self.best
 
     @property
     def flops_per_second(self) -> float:
-        """Of the fastest step."""
+        """Floating-point operations per second in the fastest step."""
         return math.nan if self.flops is None else self.flops / self.best
 
     @property
     def share(self) -> float:
-        """Of the best matrix-product rate in the same rounds, in [0, 1]; a little more where the noise will have it."""
+        """Share of the best rate of matrix products in the same rounds, in [0, 1] up to noise."""
         return self.flops_per_second / max(self.matmul, default=math.nan)
 
 
 def table(speeds: Sequence[Speed]) -> str:
-    """In Markdown, a row a speed; what all rows share stands above it, and why a row has no numbers below."""
+    """Format a Markdown table with a row per speed; common values go above it, errors below it."""
     varying = {"step": _step, "dtype": _dtype, "batch": _batch, "clip": _clip}
     shared = {title: {of(speed) for speed in speeds} for title, of in varying.items()}
-    told = [f"{title} {values.pop()}" for title, values in shared.items() if len(values) == 1]
+    common = [f"{title} {values.pop()}" for title, values in shared.items() if len(values) == 1]
     columns = {title: of for title, of in varying.items() if shared[title]}
     header = [*columns, "candidate", "clips/s", "ms, best", "ms, median", "GFLOP/s", "of matrix product", "peak MB"]
+    compiled = any(speed.first_seconds is not None for speed in speeds)
+    header += ["first call, s"] if compiled else []
     rows, notes = [], []
     for speed in speeds:
         failure = speed.failure
@@ -129,9 +134,12 @@ def table(speeds: Sequence[Speed]) -> str:
             _digits(speed.flops_per_second / 1e9),
             f"{speed.share:.0%}" if speed.flops is not None else "",
             peak or "",
+            *(["" if speed.first_seconds is None else _digits(speed.first_seconds)] if compiled else []),
         ]
         named = [*(of(speed) for of in columns.values()), speed.candidate]
-        rows.append([*named, *(numbers if speed.seconds else [failure or "", *[""] * (len(numbers) - 2), peak or ""])])
+        if not speed.seconds:
+            numbers[:5] = [failure or "", *[""] * 4]
+        rows.append([*named, *numbers])
     left = len(columns) + 1
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
@@ -139,13 +147,13 @@ def table(speeds: Sequence[Speed]) -> str:
         " | ".join(text.ljust(width) if i < left else text.rjust(width) for i, (text, width) in enumerate(cells))
         for cells in (list(zip(row, widths, strict=True)) for row in [header, rule, *rows])
     ]
-    above = [", ".join(told), ""] if told else []
+    above = [", ".join(common), ""] if common else []
     below = ["", *(f"({i}) {note}" for i, note in enumerate(notes, 1))] if notes else []
     return "\n".join([*above, *(f"| {line} |" for line in lines), *below])
 
 
 def write(speeds: Sequence[Speed], about: Mapping[str, Any], file: Path) -> None:
-    """A JSON file of what `about` says, such as machine and versions, and of every speed with all its rounds."""
+    """Write a JSON file with `about`, such as machine and versions, and every speed with all its rounds."""
     found = []
     for speed in speeds:
         derived = {
@@ -158,27 +166,27 @@ def write(speeds: Sequence[Speed], about: Mapping[str, Any], file: Path) -> None
 
 
 def read(file: Path) -> tuple[list[Speed], dict[str, Any]]:
-    """The speeds in a file of `write`, and what else it says."""
+    """Read a file of `write`; return its speeds and `about`."""
     about = json.loads(file.read_text())
     names = {field.name for field in dataclasses.fields(Speed)}
     speeds = []
     for found in about.pop("speeds"):
         case = Case(**found["case"] | {"shape": tuple(found["case"]["shape"])})
         rounds = {name: tuple(found[name]) for name in ("seconds", "matmul")}
-        speeds.append(Speed(**{name: found[name] for name in names} | rounds | {"case": case}))
+        speeds.append(Speed(**{name: found[name] for name in names & found.keys()} | rounds | {"case": case}))
     return speeds, about
 
 
 def report(speeds: Sequence[Speed], about: Mapping[str, Any]) -> str:
-    """The table with the command and the machine below."""
+    """Format the table with the command and the machine below it."""
     return f"{table(speeds)}\n\n`{about['command']}`, {about['machine']}"
 
 
 def draw(speeds: Sequence[Speed], folder: Path) -> list[Path]:
-    """Time of a clip and peak memory as pictures, a line a candidate; returns the files.
+    """Draw time per clip and peak memory, a line for each candidate; return the files.
 
-    For each kind of step and dtype, and for each of frames, side and batch that was varied with the rest the same:
-    `folder`/{step}-{dtype}-{frames, side or batch}.png. Where none was, bars: `folder`/{step}-{dtype}.png.
+    There is a picture `folder`/{step}-{dtype}-{axis}.png for each kind of step, each dtype, and each axis of frames,
+    side and batch that varies while the others are fixed. If none varies, `folder`/{step}-{dtype}.png has bars.
     """
     from vivit_zoo import plots
 
@@ -205,7 +213,7 @@ def draw(speeds: Sequence[Speed], folder: Path) -> list[Path]:
 
 
 def _along(axis: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """The size along an axis, and all the others."""
+    """Return the size along an axis, and the other sizes."""
     if axis == "batch" or len(shape) != 5:
         return (shape[0], shape[1:]) if axis == "batch" else (0, shape)
     b, c, t, h, w = shape
@@ -213,7 +221,7 @@ def _along(axis: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
 
 
 def _lines(points: Sequence[tuple[int, Speed]]) -> dict[str, list[tuple[float, float, float]]]:
-    """Candidate -> (size, seconds of a clip, bytes), with nan for what is not known; the faster of two of a size."""
+    """Return candidate -> [(size, seconds per clip, bytes)], nan if unknown; of two speeds of a size the faster."""
     lines: dict[str, dict[int, tuple[float, float, float]]] = {}
     for size, speed in sorted(points, key=lambda point: -point[1].best if point[1].seconds else -math.inf):
         peak = math.nan if speed.peak_bytes is None else speed.peak_bytes
@@ -223,7 +231,7 @@ def _lines(points: Sequence[tuple[int, Speed]]) -> dict[str, list[tuple[float, f
 
 
 def _digits(value: float) -> str:
-    """At least four, and never as a power of ten."""
+    """Format with at least four digits and no exponent."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vivit_zoo.evaluation.evaluate import average_views
+from vivit_zoo.inference import optimize_for_inference
 from vivit_zoo.model import ViViT
 from vivit_zoo.video.clips import Views
 from vivit_zoo.video.preprocess import Preprocess
@@ -86,7 +87,7 @@ def classify_files(
         ValueError: if the model has no head, or takes neither one nor three channels.
     """
     check_model(model)
-    model = model.to(device).eval()
+    model = optimize_for_inference(model.to(device).eval())
     failed = 0
     for path in tqdm(paths, disable=True if len(paths) < 2 else None, unit="video"):
         try:

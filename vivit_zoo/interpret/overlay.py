@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vivit_zoo import plots
 from vivit_zoo.evaluation.classify import best_classes, check_model, class_table
+from vivit_zoo.inference import optimize_for_inference
 from vivit_zoo.interpret.maps import attention_layers, head_maps, rollout
 from vivit_zoo.model import ViViT
 from vivit_zoo.tokens import uniform_frame_indices
@@ -63,7 +64,7 @@ def attend_file(
     batch = preprocess(resized[: len(clip)])[None].to(device)
     frames = preprocess.crop(resized).numpy()
 
-    model = model.to(device).eval()
+    model = optimize_for_inference(model.to(device).eval())
     with torch.inference_mode():
         logits = model(batch)
     logits = {head: x[0] for head, x in logits.items()} if isinstance(logits, dict) else logits[0]
