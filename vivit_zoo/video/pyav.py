@@ -1,8 +1,9 @@
 """Decoding with PyAV: the index of a video's frames, and each frame by its timestamp."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import groupby, pairwise
 from math import inf
 from typing import Any, NamedTuple
 
@@ -20,8 +21,10 @@ class PyAVDecoder:
 
     Attributes:
         times: when each frame is shown, in seconds from the first, (frames,) float64, increasing.
-        keys: by what each frame is known when it is decoded: its timestamp in ticks of `time_base` or, where `by_time`
-            is false because they cannot tell the frames apart, its number.
+        keys: what identifies each frame when it is decoded: its timestamp in ticks of `time_base` or, where `by_time`
+            is false, its place among the frames that are decoded from the start.
+        by_time: whether the timestamps identify the frames. They do not where they are missing, repeated, in the order
+            of decoding, or where the clock is set back within the recording.
         stream_index: the place of the video stream among the file's streams.
     """
 
@@ -63,29 +66,47 @@ class PyAVDecoder:
     def _read_index(self) -> None:
         """Set the attributes that the class lists."""
         packets = _read_packets(self.source, self._container, self._stream)
-        times = [packet.pts for packet in packets if packet.pts is not None]
-        codec, time_base = self._stream.codec_context.name, float(self._stream.time_base)
-        self.time_base, self.stream_index = time_base, self._stream.index
-        # VP8 has packets that show no frame, with timestamps like any other.
-        self.by_time = len(set(times)) == len(packets) and packets[0].is_keyframe and not codec.startswith("vp8")
-        self._can_seek = self.by_time
+        codec = self._stream.codec_context
+        self.time_base, self.stream_index = float(self._stream.time_base or 1), self._stream.index
+        timestamps = [packet.pts for packet in packets if packet.pts is not None]
+        self.by_time = (
+            len(set(timestamps)) == len(packets)
+            and packets[0].is_keyframe
+            and not codec.name.startswith("vp8")  # it has packets that show no frame, with timestamps like any other
+            and not any(after < before for before, after in pairwise(_known(packet.dts for packet in packets)))
+        )
         if self.by_time:
-            self._position = inf  # at the end of the file, from where the first frame is sought
             # What is shown before the first keyframe but stored after it refers to frames that are not there.
-            self.keys = sorted(packet.pts for packet in packets if packet.pts >= times[0] and not packet.is_cut_off)
+            self.keys = sorted(
+                packet.pts for packet in packets if packet.pts >= timestamps[0] and not packet.is_cut_off
+            )
+            if codec.has_b_frames and timestamps == sorted(timestamps):
+                # Either it has no B-frames, or these are times of decoding, as in AVI: only decoding tells.
+                shown = [frame.pts for frame in self._decode_all()]
+                self.by_time = None not in shown and all(a < b for a, b in pairwise(_known(shown)))
+        if self.by_time:
             self._keyframes = sorted(packet.pts for packet in packets if packet.is_keyframe)
-            seconds = np.array(self.keys) * time_base
+            self._position = inf  # at the end of the file, from where the first frame is sought
+            self.times = rising_times([self.keys], self.time_base)
         else:
-            self._reopen()
-            shown = [frame.pts for _, frame in self._frames]
-            self._reopen()
-            if not shown:
+            frames = _without_leading(self._decode_all(), packets[0].is_cut_off)
+            if not frames:
                 raise VideoError(f"{self.source.name}: not one of its {len(packets)} packets can be decoded")
-            self.keys = list(range(len(shown)))
-            rising = None not in shown and all(a < b for a, b in pairwise(shown))
-            rate = float(self._stream.average_rate or 25)
-            seconds = np.array(shown) * time_base if rising else np.arange(len(shown)) / rate
-        self.times = seconds - seconds[0]
+            self.keys = [frame.number for frame in frames]
+            runs = [[frame.pts for frame in run] for _, run in groupby(frames, key=lambda frame: frame.run)]
+            self.times = rising_times(runs, self.time_base, float(self._stream.average_rate or 25))
+        self._can_seek = self.by_time
+
+    def _decode_all(self) -> list["_Shown"]:
+        """What each frame says of itself, decoded from the start; the container then stands there again."""
+        by_time, self.by_time = self.by_time, False
+        self._reopen()
+        shown: list[_Shown] = []
+        for key, frame in self._frames:
+            shown.append(_Shown(int(key), frame.pts, bool(frame.key_frame), self._run))
+        self._reopen()
+        self.by_time = by_time
+        return shown
 
     def _decode(self, number: int) -> Any:
         key = self.keys[number]
@@ -134,26 +155,49 @@ class PyAVDecoder:
         self._frames = self._decode_on()
 
     def _decode_on(self) -> Iterator[tuple[float, Any]]:
-        """Each frame from here on with its key. Damaged packets are passed over: their frames will be missed."""
-        number = 0
-        for place, packet in enumerate(self._container.demux(self._stream)):
+        """Each frame from here on with its key. Damaged packets are skipped: their frames will be missed."""
+        self._run, number, last = 0, 0, -inf
+        for place, packet in enumerate(self._packets()):
             # Past its keyframe a seek may bring up frames that refer to others before it: they would come out broken.
             if place == 0 and self._started_at > -inf and (packet.pts is None or packet.pts > self._started_at):
                 return
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                continue
+            frames: list[Any] = []
+            if packet.dts is not None and packet.dts < last and not self.by_time:  # another recording begins
+                frames = self._try(lambda: self._stream.codec_context.decode(None))
+                self._stream.codec_context.flush_buffers()
             for frame in frames:
+                yield number, frame
+                number += 1
+            self._run += packet.dts is not None and packet.dts < last
+            last = packet.dts if packet.dts is not None else last
+            for frame in self._try(packet.decode):
                 if not self.by_time:
                     yield number, frame
                 elif frame.pts is not None:
                     yield frame.pts, frame
                 number += 1
 
+    def _packets(self) -> Iterator[Any]:
+        """The packets from here on, as far as they can be read."""
+        with suppress(av.error.FFmpegError):
+            yield from self._container.demux(self._stream)
+
+    def _try(self, decode: Callable[[], list[Any]]) -> list[Any]:
+        """The frames that a call of the decoder gives, none if it cannot decode."""
+        try:
+            return decode()
+        except av.error.FFmpegError:
+            return []
+
     def _to_array(self, frame: Any) -> np.ndarray:
         pixels = "gray" if self.gray else "rgb24"
-        image = self._reformatter.reformat(frame, format=pixels, threads=self.threads).to_ndarray()
+        try:
+            image = self._reformatter.reformat(frame, format=pixels, threads=self.threads).to_ndarray()
+        except (av.error.FFmpegError, MemoryError, ValueError) as error:
+            kind = f"{frame.width}x{frame.height} pixels of the format {frame.format.name}"
+            raise VideoError(
+                f"{self.source.name}: a frame of {kind} cannot be converted to {pixels} ({error})"
+            ) from error
         image = image[..., None] if self.gray else image
         matrix = frame.side_data.get("DISPLAYMATRIX")
         return image if matrix is None else _upright(image, np.frombuffer(matrix, np.int32))
@@ -161,8 +205,12 @@ class PyAVDecoder:
 
 def _open(source: VideoSource, threads: int) -> tuple[Any, Any]:
     """The container and its video stream."""
+    # With PyAV's log callback on, which other packages turn on, a thread of the decoder may wait in it for Python's
+    # lock while closing the decoder holds the lock and waits for that thread.
+    if av.logging.get_level() is not None:
+        av.logging.set_level(None)
     try:
-        container = av.open(source.from_start())
+        container = av.open(source.from_start(), metadata_errors="replace")
     except (OSError, av.error.FFmpegError) as error:
         raise VideoError(f"{source.name}: {source.why_unreadable()} ({error.strerror or error})") from error
     if container.format.name == "tty":  # FFmpeg plays text files as the pictures of a terminal
@@ -185,8 +233,65 @@ class _Packet(NamedTuple):
     """What an encoded frame says of itself; others may need one that an edit list cuts off, so that it is decoded."""
 
     pts: Any  # int, or None
+    dts: Any
     is_keyframe: bool
     is_cut_off: bool
+
+
+class _Shown(NamedTuple):
+    """What a decoded frame says of itself, and in which run it is: a new one begins where the clock is set back."""
+
+    number: int
+    pts: int | None
+    is_keyframe: bool
+    run: int
+
+
+def _known(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+def _without_leading(shown: list[_Shown], first_is_cut_off: bool) -> list[_Shown]:
+    """The frames without those that are shown before the first keyframe of a run: they refer to frames not there.
+
+    Where an edit list cuts off the first keyframe, those of the first run refer to that, and stay.
+    """
+    kept: list[_Shown] = []
+    for number, run in groupby(shown, key=lambda frame: frame.run):
+        frames = list(run)
+        keyframes = [place for place, frame in enumerate(frames) if frame.is_keyframe]
+        kept += frames[keyframes[0] :] if keyframes and (number or not first_is_cut_off) else frames
+    return kept
+
+
+def rising_times(runs: list[list[Any]], tick: float, rate: float = 25.0) -> np.ndarray:
+    """Timestamps of frames in ticks -> seconds from the first, (frames,) float64, increasing.
+
+    Each run is sorted: where timestamps are in the order of decoding, frames come in another order than their times.
+    Equal times are spread up to the next one. A run that begins before the end of the one before follows after a usual
+    step, and so does what follows a jump of 2^32 ticks, half of the clock of MPEG. If a time is missing, all are
+    counted at the rate.
+    """
+    if any(time is None for run in runs for time in run):
+        return np.arange(sum(map(len, runs))) / rate
+    joined: list[np.ndarray] = []
+    end = None
+    for run in runs:
+        times = np.sort(np.array(run, np.float64)) * tick
+        steps = np.diff(times)
+        usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1 / rate
+        for jump in np.flatnonzero(steps > 2**32 * tick):
+            times[jump + 1 :] -= steps[jump] - usual
+        values, first, counts = np.unique(times, return_index=True, return_counts=True)
+        for place in np.flatnonzero(counts > 1):
+            step = values[place + 1] - values[place] if place + 1 < len(values) else usual
+            times[first[place] : first[place] + counts[place]] += step * np.arange(counts[place]) / counts[place]
+        if end is not None and times[0] <= end:
+            times += end + usual - times[0]
+        joined.append(times)
+        end = float(times[-1])
+    seconds = np.concatenate(joined)
+    return seconds - seconds[0]
 
 
 def _read_packets(source: VideoSource, container: Any, stream: Any) -> list[_Packet]:
@@ -195,7 +300,7 @@ def _read_packets(source: VideoSource, container: Any, stream: Any) -> list[_Pac
     try:
         for packet in container.demux(stream):
             if packet.size:
-                packets.append(_Packet(packet.pts, packet.is_keyframe, packet.is_discard))
+                packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
     except av.error.FFmpegError as error:
         raise VideoError(
             f"{source.name}: truncated or damaged after {len(packets)} frames ({error.strerror})"
