@@ -113,7 +113,7 @@ def test_jobs_are_submitted_once(cluster, capsys):
     (cluster / "queue").write_text("17_0 RUNNING\n17_1 PENDING\n17_2 NODE_FAIL\n")
     run_on_slurm(cells, cluster, slurm, wait=False)
     assert job_ids(cells) == ["17_0", "17_1", "18"]
-    assert "1 cells submitted; 2 were before. Jobs: 17 18." in capsys.readouterr().err
+    assert "1 cells submitted; 2 were submitted before. Jobs: 17 18." in capsys.readouterr().err
 
     (cluster / "queue").unlink()
     (cluster / "complaint").write_text("slurm_load_jobs error: Unable to contact slurm controller")
@@ -140,10 +140,10 @@ def test_a_job_that_left_no_word_gets_one(cluster):
 def test_what_cannot_be_launched_says_so(cluster, monkeypatch):
     cells = [Sketch(cluster / "cells" / "a")]
     (cluster / "refuse").touch()
-    with pytest.raises(OSError, match=r"(?s)SLURM refused the jobs: .*invalid partition specified"):
+    with pytest.raises(OSError, match=r"(?s)SLURM rejected the jobs: .*invalid partition specified"):
         run_on_slurm(cells, cluster, Slurm())
     monkeypatch.setenv("PATH", str(cluster))
-    with pytest.raises(OSError, match="there is no sbatch here"):
+    with pytest.raises(OSError, match="sbatch is not found"):
         run_on_slurm(cells, cluster, Slurm())
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ImportError, match=r"pip install 'vivit-zoo\[slurm\]'"):
@@ -156,7 +156,7 @@ def test_what_cannot_be_launched_says_so(cluster, monkeypatch):
         ({"cpus": 0}, "slurm.cpus 0 is not positive"),
         ({"gpus": -1}, "slurm.gpus -1 is negative"),
         ({"mem_gb": 0.0}, "slurm.mem_gb 0.0 is not positive"),
-        ({"minutes": 2}, "slurm.notice 120 seconds is no less than the time limit, 2 min"),
+        ({"minutes": 2}, "slurm.notice 120 s is not less than the time limit of 2 minutes"),
     ],
 )
 def test_wrong_demands(wrong, message):

@@ -30,11 +30,13 @@ class HiddenDigits(EmbeddedClips):
     The accuracies that a model can reach are known by construction. Each clip shows the same three swaps, so that an
     unordered bag of frames (or of tubelets of two or four frames) shows only where the digit was in the look:
 
-    - whoever does not see the look: 1/3;
-    - one frame and a bag of frames: 1/2 (`frame_ceiling`, `bag_ceiling`). With difficulty 1 (the look comes before the
-      last swap) and 3 (it is the first event) the digit ends where it was in half of the clips, else in one of the two
-      other places. With difficulty 2 it always ends in another place, in each equally often;
+    - a bag of frames: 1/2 (`bag_ceiling`), since the digit never ends where it was in the look, and in each of the two
+      other places equally often;
+    - one frame: 1/2 (`frame_ceiling`), whether it shows the look or a swap, even if its time is known;
     - the order of the events shows everything: 1.
+
+    The hardest is difficulty 2, where two swaps have to be combined. With 1 the last swap decides, and with 3 the
+    middle one, because all three swaps together, in any order, do what the middle one does.
 
     Arguments and errors are those of `EmbeddedClips`.
 
@@ -52,12 +54,9 @@ class HiddenDigits(EmbeddedClips):
     def _random(self, rng: np.random.Generator) -> dict[str, Any]:
         start, order = rng.integers(3), rng.permutation(len(self.swaps))
         if self.difficulty != 2:
-            # All three swaps, in any order, do what the middle one does, and the last swap alone what it does.
-            decisive = {1: 2, 3: 1}[int(self.difficulty or 0)]
-            moving = [i for i, swap in enumerate(self.swaps) if start in swap]
-            (staying,) = {0, 1, 2} - set(moving)
-            wanted = staying if rng.integers(2) else moving[rng.integers(2)]
-            at = int(np.flatnonzero(order == wanted)[0])
+            decisive = {1: 2, 3: 1}[int(self.difficulty or 0)]  # the swap that moves the digit
+            moving = [i for i, swap in enumerate(self.swaps) if start in swap][rng.integers(2)]
+            at = int(np.flatnonzero(order == moving)[0])
             order[[at, decisive]] = order[[decisive, at]]
         return {
             "order": order,  # of the swaps

@@ -1,4 +1,4 @@
-"""One cell of a study: a setting under a seed, trained, tested and measured in its own folder."""
+"""One cell of a study: a setting with a seed, trained, tested and measured in its own folder."""
 
 import dataclasses
 import hashlib
@@ -27,9 +27,9 @@ from vivit_zoo.training.loop import TrainConfig, train
 
 __all__ = ["BASE", "UNTIL_LEARNED", "Cell", "Setting", "check_setting", "run_cell"]
 
-# What studies start from: a model that learns MovingDigits in less than half a minute on two cores. Positions are
-# sine-cosine, because learned ones start small (0.02, as in the original) beside the tokens (1), which costs the joint
-# model, the one that must find time and space in one table, many steps at the bag's ceiling before it sees the order.
+# The base of studies: a model that learns MovingDigits in about half a minute on one core. Positions are sine-cosine.
+# Learned positions start small (0.02, as in the original) compared with the tokens (1). The joint model, which has to
+# learn time and space in one table, then stays at the bag's ceiling for many steps before it learns the order.
 BASE = TrainConfig(
     model=ViViTConfig(
         num_classes=len(MovingDigits.orders),
@@ -51,8 +51,8 @@ BASE = TrainConfig(
     lr=2e-3,
     warmup_steps=20,
 )
-# What studies of the clips to reach an accuracy start from: a schedule in which every variant learns MovingDigits, and
-# looks close enough that between two of them the accuracy can be interpolated.
+# The base of studies that measure `ClipsToReach`: a schedule in which every variant learns MovingDigits, with
+# evaluations that are close enough to interpolate between two of them.
 UNTIL_LEARNED = dataclasses.replace(BASE, steps=600, eval_every=10, eval_clips=200)
 
 
@@ -63,9 +63,9 @@ class Setting:
     Args:
         name: of the row.
         train: the configuration; the study sets its seed.
-        ceiling: the accuracy that cannot be passed by design, in [0, 1]; None where there is no such bound below 1.
-        encoder: an encoder class of your own in place of the variant's, as for `ViViT`, or a `functools.partial` of
-            one; importable, so that other processes find it.
+        ceiling: the accuracy that cannot be passed by construction, in [0, 1]; None if there is no such bound below 1.
+        encoder: your own encoder class instead of the variant's, as for `ViViT`, or a `functools.partial` of one. It
+            must be importable by other processes.
     """
 
     name: str
@@ -80,10 +80,15 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One setting under one seed, and the folder of cells in which it has its own.
+    """One setting with one seed, in its own folder.
 
-    The own folder is named after the configuration, whole, and not after the setting: a changed one never meets the
-    results of another, and studies that keep their cells in one place share those that they have in common.
+    The folder is named after the whole configuration, not after the setting. So a changed setting never uses the
+    results of another, and studies that keep their cells in one place share the cells that they have in common.
+
+    Args:
+        setting: to run.
+        seed: of the run.
+        cells: the folder that holds the cell's own.
     """
 
     setting: Setting
@@ -95,24 +100,24 @@ class Cell:
         """The configuration to run."""
         return dataclasses.replace(self.setting.train, seed=self.seed)
 
-    @cached_property  # travels with the cell: in a job, an encoder of the experiment's own file has no source to read
+    @cached_property  # pickled with the cell: in a job, the source of an encoder in the experiment's file is not there
     def folder(self) -> Path:
-        """Where it runs."""
+        """The cell's folder."""
         identity = json.dumps(self.train.identity()) + _source(self.setting.encoder)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
         return self.cells / f"{self.train.model.variant}-{digest}-seed{self.seed}"
 
     @property
     def error_file(self) -> Path:
-        """Says why the cell failed, if it did."""
+        """A file that says why the cell failed, if it did."""
         return self.folder / "error.txt"
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What `run_cell` wrote, or None before that."""
+        """The result that `run_cell` wrote; None if there is none yet."""
         try:
             return json.loads((self.folder / "result.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):  # cut short by a full disk, say: then it is done again
+        except (FileNotFoundError, json.JSONDecodeError):  # truncated, such as by a full disk: it is run again
             return None
 
     @property
@@ -141,19 +146,25 @@ class Cell:
         return f"{name}: {f'failed, see {self.error_file}' if self.error_file.exists() else 'not finished here'}"
 
     def run(self, threads: int, bar: int = 0) -> None:
-        """`run_cell`, for the launchers."""
+        """Run the cell, see `run_cell`."""
         run_cell(self, threads, bar)
 
 
 def _source(encoder: Callable[..., nn.Module] | None) -> str:
-    """What an encoder of one's own is, in words that change when it does."""
+    """The source of an own encoder with its arguments, which identifies it."""
     if isinstance(encoder, partial):
         return _source(encoder.func) + repr((encoder.args, encoder.keywords))
     return "" if encoder is None else inspect.getsource(encoder)
 
 
 def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
-    """Train a cell, test it, with the controls, and write result.json."""
+    """Train and test a cell, also with the controls, and write result.json.
+
+    Args:
+        cell: to run, or to resume.
+        threads: of torch.
+        bar: line of the terminal for the progress bar.
+    """
     torch.set_num_threads(threads)
     config = cell.train
     trained = train(config, cell.folder, cell.setting.encoder, bar=bar)
@@ -184,13 +195,13 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
 
 
 def _paces(metrics: list[dict[str, float]]) -> dict[str, float]:
-    """What loading and the model could each do alone, over a run whose metrics have a line for every so many clips."""
+    """Clips per second of loading and of the model alone, over a run; its metrics have one line per so many clips."""
     names = ("loader_clips_per_second", "model_clips_per_second")
     return {name: harmonic_mean([line[name] for line in metrics]) for name in names}
 
 
 def check_setting(setting: Setting) -> None:
-    """Build a setting without memory and compare it with its data.
+    """Build a setting on the meta device, and check that it fits its data.
 
     Raises:
         ValueError: if it cannot be built or does not fit its data.

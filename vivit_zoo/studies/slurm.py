@@ -1,7 +1,7 @@
-"""Run cells on a SLURM cluster through submitit, one cell a job.
+"""Run cells on a SLURM cluster through submitit, one job for each cell.
 
-A cell that was submitted has job.json in its folder, so that a later call knows the job and never submits the cell
-twice. The logs are in the folder jobs beside the cells.
+A submitted cell has job.json in its folder, so that a later call finds the job and does not submit the cell again. The
+logs are in the folder jobs of the study.
 """
 
 import dataclasses
@@ -33,18 +33,18 @@ DEAD = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Slurm:
-    """What each cell's job asks of SLURM.
+    """The resources of each cell's job.
 
     Args:
-        partition: the cluster's default if not given.
-        minutes: time limit of a job; a cell that needs longer is queued again and goes on from its checkpoint.
+        partition: None for the cluster's default.
+        minutes: time limit of a job; a cell that needs longer is queued again and resumes from its checkpoint.
         gpus: of a job.
         cpus: of a job, and its number of threads.
-        mem_gb: memory of a job; the cluster's default if not given.
+        mem_gb: memory of a job; None for the cluster's default.
         constraint: features that the node must have, as sbatch's --constraint.
-        parallel: jobs of the study that run at a time, at most.
+        parallel: the most jobs of the study that run at the same time.
         timeouts: how often a cell may reach its time limit before it counts as failed.
-        notice: seconds before the time limit at which a job is told, for saving.
+        notice: seconds before the time limit at which a job gets a signal to save.
         sbatch: any other option of sbatch, such as --slurm.sbatch.account lab.
     """
 
@@ -69,12 +69,12 @@ class Slurm:
         if self.mem_gb is not None and self.mem_gb <= 0:
             raise ValueError(f"slurm.mem_gb {self.mem_gb} is not positive")
         if self.notice >= 60 * self.minutes:
-            raise ValueError(f"slurm.notice {self.notice} seconds is no less than the time limit, {self.minutes} min")
+            raise ValueError(f"slurm.notice {self.notice} s is not less than the time limit of {self.minutes} minutes")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Submitted:
-    """The job of a cell, as job.json keeps it."""
+    """The job of a cell, as in its job.json."""
 
     id: str
     cluster: Cluster
@@ -92,7 +92,7 @@ class _Submitted:
 
 
 class _CellJob:
-    """What a job runs. On SLURM's notice of the time limit or of preemption it saves, and the job is queued again."""
+    """The function of a job. At SLURM's signal of the time limit or of preemption it saves and is queued again."""
 
     def __init__(self, cell: Runnable, threads: int) -> None:
         self.cell, self.threads = cell, threads
@@ -100,8 +100,8 @@ class _CellJob:
     def __call__(self) -> None:
         from submitit import JobEnvironment
 
-        # submitit has set USR2 to queue the job again and leave at once, and SIGTERM to nothing. `train` listens to a
-        # SIGTERM that nobody else does, saves and leaves: so the notice goes there first, while it is at work.
+        # submitit's handler of USR2 queues the job again and exits at once; it ignores SIGTERM. `train` handles SIGTERM
+        # if nobody else does: it saves and exits. So while it runs, USR2 is passed on as SIGTERM.
         requeue: Any = signal.getsignal(signal.SIGUSR2)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         noticed = False
@@ -122,7 +122,7 @@ class _CellJob:
             raise
 
     def checkpoint(self) -> Any:
-        """What runs when the job is queued again: the same, as a cell goes on from its own checkpoint."""
+        """The function of the job when it is queued again: the same, since a cell resumes from its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -131,21 +131,21 @@ class _CellJob:
 def run_on_slurm(
     cells: Sequence[Runnable], out: Path, slurm: Slurm, wait: bool = True, cluster: Cluster = "slurm"
 ) -> None:
-    """Submit the cells that are not done and have no living job, as one job array, and wait for all jobs.
+    """Submit the cells that are not done and have no running or queued job, as one job array, and wait for all jobs.
 
-    A cell that failed has error.txt in its folder, which names the log. Ctrl-C stops the waiting and no job.
+    A cell that failed has error.txt in its folder, which names the log. Ctrl-C stops waiting, but not the jobs.
 
     Args:
-        cells: in the order to run them.
-        out: folder of the study; the logs go into `out`/jobs. Nodes of the cluster must see it.
-        slurm: of each job.
-        wait: or return when they are submitted; a later call waits and collects.
-        cluster: "local" runs the same jobs on this machine by submitit's local executor, all at once, to try it out.
+        cells: in the order in which to run them.
+        out: folder of the study, visible from the nodes of the cluster; the logs go into `out`/jobs.
+        slurm: resources of each job.
+        wait: wait for the jobs, or else return when they are submitted; a later call waits and collects the results.
+        cluster: "local" runs the same jobs on this machine with submitit's local executor, all at once, as a test.
 
     Raises:
-        ImportError: without submitit.
-        OSError: if there is no SLURM here, or it refuses the jobs.
-        SystemExit: with 130 on Ctrl-C.
+        ImportError: if submitit is missing.
+        OSError: if there is no SLURM here, or it rejects the jobs.
+        SystemExit: with code 130 on Ctrl-C.
     """
     executor = _executor(out / "jobs", slurm, cluster)
     with hold(out, wait=True):  # the second of two calls at once finds the jobs of the first
@@ -162,7 +162,7 @@ def run_on_slurm(
             jobs.append((cell, job))
     ids = sorted({job.id.split("_")[0] for _, job in jobs})
     if jobs:
-        before = f"; {len(busy)} were before" if busy else ""
+        before = f"; {len(busy)} were submitted before" if busy else ""
         print(f"{len(new)} cells submitted{before}. Jobs: {' '.join(ids)}. Logs: {out / 'jobs'}", file=sys.stderr)
     if not wait:
         return
@@ -170,10 +170,11 @@ def run_on_slurm(
         _wait(jobs, len(cells), poll=10.0 if cluster == "slurm" else 0.5)
         if cluster == "local":
             for handle in handles:
-                handle.wait()  # for its process, which is a child of ours
+                handle.wait()  # its process is a child of this one
     except KeyboardInterrupt:
         cancel = "scancel" if cluster == "slurm" else "kill"
-        print(f"\nthe jobs go on; the same command waits again, '{cancel} {' '.join(ids)}' ends them", file=sys.stderr)
+        hint = f"the same command waits for them again, '{cancel} {' '.join(ids)}' stops them"
+        print(f"\nthe jobs continue; {hint}", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -181,9 +182,9 @@ def _executor(folder: Path, slurm: Slurm, cluster: Cluster) -> Any:
     try:
         import submitit
     except ImportError as error:
-        raise ImportError("jobs are submitted by submitit; pip install 'vivit-zoo[slurm]'") from error
+        raise ImportError("submitting jobs needs submitit: pip install 'vivit-zoo[slurm]'") from error
     if cluster == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
-        raise OSError("there is no sbatch here; start from a node that submits to SLURM, or use --launcher local")
+        raise OSError("sbatch is not found; run this on a login node of the cluster, or use --launcher local")
     executor = submitit.AutoExecutor(folder, cluster, slurm_max_num_timeout=slurm.timeouts)
     executor.update_parameters(
         name="vivit-zoo",
@@ -213,13 +214,13 @@ def _submit(executor: Any, cells: Sequence[Runnable], threads: int) -> list[Any]
         with _same_imports(), executor.batch():
             handles = [executor.submit(_CellJob(cell, threads)) for cell in cells]
     except (FailedJobError, FailedSubmissionError) as error:
-        raise OSError(f"SLURM refused the jobs: {error}") from error
+        raise OSError(f"SLURM rejected the jobs: {error}") from error
     return handles
 
 
 @contextmanager
 def _same_imports() -> Iterator[None]:
-    """Jobs find the modules that this process finds, such as one beside the experiment; SLURM hands variables on."""
+    """Set PYTHONPATH so that jobs find the same modules as this process; SLURM passes variables on."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     try:
@@ -232,14 +233,14 @@ def _same_imports() -> Iterator[None]:
 
 
 def _wait(jobs: Sequence[tuple[Runnable, _Submitted]], cells: int, poll: float) -> None:
-    """Until no job lives; then a cell without a result has error.txt."""
+    """Wait until no job is running or queued; then each cell without a result has error.txt."""
     waiting, missed = list(jobs), set[str]()
     with tqdm(total=cells, initial=cells - len(jobs), desc="cells", unit="cell", dynamic_ncols=True) as progress:
         while waiting:
             alive = _alive(job for _, job in waiting)
             left = []
             for cell, job in waiting:
-                # Gone is who is missed twice: queues and shared disks show what happened a little later.
+                # A job is gone when it is missing twice: queues and shared file systems are a little late.
                 gone = job.id not in alive and (cell.error_file.exists() or job.id in missed)
                 if cell.done or gone:
                     _explain(cell, job)
@@ -252,7 +253,7 @@ def _wait(jobs: Sequence[tuple[Runnable, _Submitted]], cells: int, poll: float) 
 
 
 def _explain(cell: Runnable, job: _Submitted) -> None:
-    """A word for a job that left none, such as one that was cancelled or needed more memory than it had asked for."""
+    """Write error.txt for a job that wrote none, such as one that was cancelled or ran out of memory."""
     if not cell.done and not cell.error_file.exists():
         log = Path(job.log)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:]) if log.exists() else "(no log)"
@@ -260,7 +261,7 @@ def _explain(cell: Runnable, job: _Submitted) -> None:
 
 
 def _alive(jobs: Iterable[_Submitted]) -> set[str]:
-    """The ids of those that run or wait, or will again."""
+    """The ids of the jobs that are running or queued, or will be again."""
     jobs = list(jobs)
     local = {job.id for job in jobs if job.cluster == "local" and _is_controller(int(job.id))}
     return local | _queued({job.id for job in jobs if job.cluster == "slurm"})
@@ -275,7 +276,7 @@ def _is_controller(pid: int) -> bool:
 
 
 def _queued(ids: set[str]) -> set[str]:
-    """Of these, those that SLURM has in its queue; all of them while it gives no answer."""
+    """Those of the jobs that are in SLURM's queue; all of them if it does not answer."""
     if not ids:
         return set()
     arrays = ",".join(sorted({job_id.split("_")[0] for job_id in ids}))
@@ -285,7 +286,7 @@ def _queued(ids: set[str]) -> set[str]:
     except subprocess.TimeoutExpired:
         return ids
     except FileNotFoundError:
-        raise OSError(f"no squeue here to ask after the jobs {arrays}; start from where they were submitted") from None
+        raise OSError(f"squeue is not found; run this where the jobs {arrays} were submitted") from None
     if done.returncode:
         return set() if "Invalid job id" in done.stderr else ids
     states = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip())
