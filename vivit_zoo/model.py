@@ -18,6 +18,7 @@ from vivit_zoo.positions import RelativePositionBias, RotaryEmbed
 from vivit_zoo.tokens import SampleFrames, TubeletEmbed
 
 if TYPE_CHECKING:
+    from vivit_zoo.weights.processing import Processing
     from vivit_zoo.weights.report import LoadReport
 
 __all__ = ["ViViT", "create_model"]
@@ -46,6 +47,8 @@ class ViViT(nn.Module):
     # In the order of the logits, of several heads by head; None where nobody has said them.
     class_names: list[str] | dict[str, list[str]] | None = None
     load_report: "LoadReport | None" = None
+    # How the weights' source takes videos; None where it does not say.
+    processing: "Processing | None" = None
 
     def __init__(self, config: ViViTConfig, encoder: Callable[..., nn.Module] | None = None) -> None:
         super().__init__()
@@ -195,9 +198,9 @@ class ViViT(nn.Module):
         """A trained model, in evaluation mode and float32; what went where is in its `load_report`.
 
         Args:
-            source: a hub id, a folder or a file of one of these formats, recognised by content: transformers' ViViT
-                (config.json with model_type vivit, safetensors or .bin), what `save_pretrained` writes, or an original
-                JAX checkpoint.
+            source: a hub id, a folder or a file of one of these formats, recognised by content: transformers' ViViT,
+                VideoPrism, VideoMAE, TimeSformer or V-JEPA 2 (config.json, safetensors or .bin), what
+                `save_pretrained` writes, or an original JAX checkpoint.
             revision, token: for the hub.
             encoder: as for `ViViT`.
             **changes: fields of `ViViTConfig`. Another `num_frames`, `image_size`, `sampled_frames` or tubelet length
@@ -215,6 +218,9 @@ class ViViT(nn.Module):
             partial(cls, encoder=encoder), source, revision=revision, token=token, **changes
         )
         model.load_report = report
+        if checkpoint.processing is not None:
+            sizes = checkpoint.config.frame_size, model.config.frame_size
+            model.processing = checkpoint.processing.for_sizes(*sizes)
         if model.num_classes == checkpoint.config.num_classes:
             model.class_names = checkpoint.class_names
         return model.eval()
@@ -224,8 +230,8 @@ class ViViT(nn.Module):
 
         Args:
             folder: made if missing.
-            format: "vivit_zoo", or "transformers" for `VivitForVideoClassification`, which exists for the joint model
-                with a class token.
+            format: "vivit_zoo", or "transformers" for its ViViT (the joint model with a class token), VideoMAE or
+                VideoPrism, whichever has such a classifier.
 
         Raises:
             vivit_zoo.weights.WeightsError: if transformers has no such model, the model is quantised or sharded, or

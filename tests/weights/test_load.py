@@ -325,8 +325,8 @@ def test_other_folders(saved, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="it holds nothing"):
         ViViT.from_pretrained(tmp_path / "empty")
-    edit_config(saved, model_type="timesformer")
-    with pytest.raises(WeightsError, match="model_type 'timesformer', neither 'vivit' nor 'vivit_zoo'"):
+    edit_config(saved, model_type="hiera")
+    with pytest.raises(WeightsError, match="model_type 'hiera'; known are vivit_zoo, vivit, videomae, "):
         ViViT.from_pretrained(saved)
     edit_config(saved, model_type=None, architecture="vit_base_patch16_224")
     with pytest.raises(WeightsError, match="a timm image model; start a ViViT from it with init_from_image"):

@@ -18,7 +18,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def normalised(video, mean=MEAN, std=STD):
     """Clips in [-1, 1] as the image model was trained to see them."""
-    mean, std = (torch.tensor(values).to(video)[:, None, None, None] for values in (mean, std))
+    mean, std = (torch.tensor(values, dtype=video.dtype)[:, None, None, None] for values in (mean, std))
     return (video / 2 + 0.5 - mean) / std
 
 

@@ -1,6 +1,6 @@
 """Weights in and out: dictionaries of tensors, the names they have elsewhere, and a report of where each went.
 
-The formats are transformers' ViViT, the original JAX code's checkpoints, timm's image models, and our own. Each is a
+The formats are transformers' video models, the original JAX code's checkpoints, image models, and our own. Each is a
 table of names beside ours; a source becomes a `Checkpoint` in our names, and `fill` puts it into a model with nothing
 silent.
 """

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vivit_zoo.weights.report import Checkpoint
-from vivit_zoo.weights.transformers import short_side
+from vivit_zoo.weights.vivit import short_side
 
 __all__ = ["Training", "model_card"]
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from vivit_zoo.weights import hub
 from vivit_zoo.weights.report import WeightsError
 
-__all__ = ["Found", "find", "plain", "read_json", "read_pickle", "read_tensors"]
+__all__ = ["MODEL_TYPE", "PROCESSOR_FILES", "Found", "find", "plain", "read_json", "read_pickle", "read_tensors"]
 
+MODEL_TYPE = "vivit_zoo"
 # In the order of preference; a .bin only where there is no safetensors.
 WEIGHT_FILES = (
     "model.safetensors",
@@ -29,6 +30,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 ORIGINAL_FILE = "checkpoint"
+# Where transformers' models say which pixels they take, in the order in which it reads them.
+PROCESSOR_FILES = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
 # What training scripts save beside the tensors: options and numbers of numpy, whose unpickling runs no code.
 HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -214,10 +217,12 @@ def download(source: str, revision: str | None = None, token: str | bool | None 
     # The cache alone, without waiting for a network that is not there.
     options: dict[str, Any] = {"local_files_only": True} if unreachable else {}
 
-    def fetch(name: str) -> Path | None:
+    def fetch(name: str, optional: bool = False) -> Path | None:
         try:
             return Path(huggingface_hub.hf_hub_download(source, name, revision=revision, token=token, **options))
         except LocalEntryNotFoundError as error:
+            if optional:
+                return None
             raise WeightsError(
                 f"{source} is no file or folder here, and {name} of the hub's {source} is not in the cache and could "
                 f"not be fetched: the hub cannot be reached ({type(unreachable or error.__cause__ or error).__name__})"
@@ -234,6 +239,8 @@ def download(source: str, revision: str | None = None, token: str | bool | None 
                     shards = read_json(weights).get("weight_map")
                     for shard in sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []:
                         fetch(shard)
+                for processor in PROCESSOR_FILES if read_json(config).get("model_type") != MODEL_TYPE else ():
+                    fetch(processor, optional=True)
                 return config.parent
         raise WeightsError(f"the hub's {source} has none of {', '.join(WEIGHT_FILES)}")
     if original := fetch(ORIGINAL_FILE):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vivit_zoo.weights.report import WeightsError
 
-__all__ = ["FOLDS", "ImageModel", "Pixels", "rename"]
+__all__ = ["FOLDS", "ImageModel", "Pixels", "halves_from_pairs", "rename"]
 
 Pixels = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of pixels in [0, 1], one a channel, that a model was trained with."""
@@ -167,6 +167,11 @@ def join_qkv(image: ImageModel) -> None:
             image.replace(f"{block}attn.qkv.{kind}", joined, *parts, how=how)
 
 
+def halves_from_pairs(rows: Tensor, num_heads: int) -> Tensor:
+    """Rows of q or k: from rotary pairs (2i, 2i + 1) of channels of each head to (i, i + d/2)."""
+    return rearrange(rows, "(h d two) ... -> (h two d) ...", h=num_heads, two=2)
+
+
 def rotary_layout(image: ImageModel) -> None:
     """Rotated pairs of neighbours (2i, 2i + 1) -> of halves (i, i + d/2): a permutation within each head of q and k."""
     if not image.facts.pop("interleaved", False):
@@ -178,12 +183,12 @@ def rotary_layout(image: ImageModel) -> None:
             name = f"{block}attn.qkv.{kind}"
             if name in image.tensors:
                 q, k, v = image.tensors[name].chunk(3)
-                q, k = (rearrange(x, "(h d two) ... -> (h two d) ...", h=heads, two=2) for x in (q, k))
+                q, k = (halves_from_pairs(x, heads) for x in (q, k))
                 image.replace(name, torch.cat([q, k, v]), name, how=how)
             for part in ("q_norm", "k_norm"):
                 name = f"{block}attn.{part}.{kind}"
                 if name in image.tensors:
-                    halves = rearrange(image.tensors[name], "(d two) -> (two d)", two=2)
+                    halves = halves_from_pairs(image.tensors[name], 1)
                     image.replace(name, halves, name, how=how)
 
 

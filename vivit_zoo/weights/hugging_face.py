@@ -13,10 +13,10 @@ from typing import Any
 from einops import rearrange
 from torch import Tensor
 
+from vivit_zoo.weights.family import ACTS
 from vivit_zoo.weights.files import read_json
 from vivit_zoo.weights.folds import ImageModel, Pixels, rename
 from vivit_zoo.weights.report import WeightsError
-from vivit_zoo.weights.transformers import ACTS
 
 __all__ = ["FAMILIES", "family", "read_hugging_face", "read_pixels"]
 

@@ -3,30 +3,32 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vivit_zoo.config import ViViTConfig
-from vivit_zoo.weights.files import Found, find, read_tensors
+from vivit_zoo.weights.files import MODEL_TYPE, PROCESSOR_FILES, Found, find, read_json, read_tensors
 from vivit_zoo.weights.names import count_blocks
 from vivit_zoo.weights.original import read_video
+from vivit_zoo.weights.processing import Processing
 from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, check, fill
 from vivit_zoo.weights.resize import resize_kernel, resize_positions
-from vivit_zoo.weights.transformers import transformers_checkpoint
+from vivit_zoo.weights.transformers import FAMILIES, transformers_checkpoint
 
 __all__ = ["MODEL_TYPE", "load_pretrained", "read_checkpoint", "read_found"]
 
-MODEL_TYPE = "vivit_zoo"
 # What can be changed about trained weights; the rest would make them another model's.
 CHANGES = (
     "num_frames", "image_size", "tubelet_size", "sampled_frames", "num_classes", "drop", "attn_drop", "drop_path",
 )  # fmt: skip
 # What an original checkpoint does not say.
 UNSAID = ("variant", "num_frames", "image_size", "order", "sampled_frames", "global_pool")
-NOT_FIELDS = ("model_type", "vivit_zoo_version", "class_names")
+NOT_FIELDS = ("model_type", "vivit_zoo_version", "class_names", "processing")
 LARGEST = 1 << 24
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -67,6 +69,11 @@ def load_pretrained(
             f"{checkpoint.source} has patches of {checkpoint.config.tubelet_size[1:]}; only the length of its tubelets "
             "can change"
         )
+    if checkpoint.fixed_grid and config.grid != checkpoint.config.grid:
+        raise WeightsError(
+            f"{checkpoint.source} is for {_sizes(checkpoint.config)}, not {_sizes(config)}: {checkpoint.fixed_grid}; "
+            "to start another model from it, build it and call vivit_zoo.weights.init_from_image"
+        )
     # On the meta device first: a broken configuration must not make a model of any size.
     try:
         with torch.device("meta"):
@@ -77,6 +84,11 @@ def load_pretrained(
     check(skeleton, checkpoint, values, new, left)
     model = make(config)
     return model, checkpoint, fill(model, checkpoint, values, new, left)
+
+
+def _sizes(config: ViViTConfig) -> str:
+    height, width = config.frame_size
+    return f"{config.num_frames} frames of {height}x{width}"
 
 
 def _says(config: ViViTConfig, name: str, value: Any) -> bool:
@@ -119,13 +131,14 @@ def adapt(
         elif name.endswith("pos_embed.table") and grid != config.grid:
             table = tensors[name]
             (t, h, w), (new_t, new_h, new_w) = grid, config.grid
+            resize = partial(resize_positions, filter=checkpoint.positions_filter)
             if name.startswith("encoder.temporal."):
-                table = resize_positions(table, (new_t,))
+                table = resize(table, (new_t,))
             elif name.startswith("encoder.spatial."):
-                table = resize_positions(table.unflatten(0, (h, w)), (new_h, new_w)).flatten(0, 1)
+                table = resize(table.unflatten(0, (h, w)), (new_h, new_w)).flatten(0, 1)
             else:
-                table = resize_positions(table.unflatten(1, (h, w)), config.grid).flatten(1, 2)
-            how = f"linear from {t}x{h}x{w} places to {new_t}x{new_h}x{new_w}"
+                table = resize(table.unflatten(1, (h, w)), config.grid).flatten(1, 2)
+            how = f"{checkpoint.positions_filter} from {t}x{h}x{w} places to {new_t}x{new_h}x{new_w}"
             values[name] = Value(
                 table, (name,), how if table.shape != tensors[name].shape or (h, w) != (new_h, new_w) else ""
             )
@@ -170,13 +183,24 @@ def read_found(found: Found, **given: Any) -> Checkpoint:
     if config is None:
         raise WeightsError(f"{path} needs a config.json beside it")
     model_type = config.get("model_type")
-    if model_type not in ("vivit", MODEL_TYPE):
-        file = path.parent / "config.json"
+    if not isinstance(model_type, str) or model_type not in (MODEL_TYPE, *FAMILIES):
+        file, known = path.parent / "config.json", ", ".join([MODEL_TYPE, *FAMILIES])
         hint = ": a timm image model; start a ViViT from it with init_from_image" if "architecture" in config else ""
-        raise WeightsError(f"{file} has model_type {model_type!r}, neither 'vivit' nor {MODEL_TYPE!r}{hint}")
-    tensors = read_tensors(path, kind)
-    read = transformers_checkpoint if model_type == "vivit" else _own_checkpoint
-    return read(config, tensors, str(path.parent))
+        raise WeightsError(f"{file} has model_type {model_type!r}; known are {known}{hint}")
+    tensors, source = read_tensors(path, kind), str(path.parent)
+    if model_type in FAMILIES:
+        return transformers_checkpoint(config, tensors, source, _processor(path.parent))
+    return _own_checkpoint(config, tensors, source)
+
+
+def _processor(folder: Path) -> dict[str, Any] | None:
+    """What transformers' files say of the pixels that a model takes; None where there is no such file."""
+    for name in PROCESSOR_FILES:
+        content = read_json(folder / name) if (folder / name).exists() else {}
+        found = content.get("video_processor") or content.get("image_processor") or content
+        if isinstance(found, dict) and "image_mean" in found:
+            return found
+    return None
 
 
 def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> Checkpoint:
@@ -203,7 +227,16 @@ def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: 
         raise WeightsError(
             f"{source}: class_names in config.json are not one name for each of {ours.num_classes} classes"
         )
-    return Checkpoint(source, ours, tensors, {name: (name,) for name in tensors}, class_names=names)
+    origin: dict[str, tuple[str, ...]] = {name: (name,) for name in tensors}
+    return Checkpoint(source, ours, tensors, origin, class_names=names, processing=_processing(config, source))
+
+
+def _processing(config: Mapping[str, Any], source: str) -> Processing | None:
+    given = config.get("processing")
+    try:
+        return None if given is None else Processing(**given)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{source}: processing in config.json cannot be used: {error}") from error
 
 
 def _counts(names: Any) -> Any:

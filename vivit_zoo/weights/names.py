@@ -1,11 +1,13 @@
 """Tables of names: one row a tensor, `{}` for the number of a block, read in both directions.
 
 A row is `our name: (their names, layout)`. `[a|b|c]` in their names stands for three tensors, stacked along our first
-axis; the layout is an einops pattern from their axes to ours.
+axis; the layout is an einops pattern from their axes to ours. A `Fold` in place of the layout computes our tensor from
+all of theirs, which may be joined by " + ", or be none.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from einops import EinopsError, rearrange
@@ -13,17 +15,53 @@ from torch import Tensor
 
 from vivit_zoo.weights.report import WeightsError
 
-__all__ = ["Table", "count_blocks", "export_tensors", "import_tensors", "nest"]
+__all__ = [
+    "Fold",
+    "Table",
+    "count_blocks",
+    "exactly",
+    "export_tensors",
+    "fold_notes",
+    "import_tensors",
+    "layers",
+    "nest",
+]
 
-Table = Mapping[str, tuple[str, str]]
+
+class Fold(NamedTuple):
+    """How a tensor of ours is computed from theirs, and back.
+
+    Args:
+        how: for the report.
+        read: their tensors, in the order of the names -> ours, of the same dtype.
+        write: ours -> theirs, in the same order; None where there is no way back.
+    """
+
+    how: str
+    read: Callable[..., Tensor]
+    write: Callable[[Tensor], Sequence[Tensor]] | None = None
 
 
-def nest(table: Table, ours: str, theirs: str) -> dict[str, tuple[str, str]]:
+def exactly(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function of tensors, computed in float64 and rounded once, to the dtype of the first."""
+    return lambda *tensors: compute(*(x.double() for x in tensors)).to(tensors[0].dtype)
+
+
+Table = Mapping[str, tuple[str, str | Fold]]
+
+
+def layers(*rows: tuple[str, str], weight: str | Fold = "... -> ...") -> dict[str, tuple[str, str | Fold]]:
+    """Rows for weight and bias of each layer, our name and theirs, that has the same layout on both sides."""
+    kinds: dict[str, str | Fold] = {"weight": weight, "bias": "... -> ..."}
+    return {f"{ours}.{kind}": (f"{theirs}.{kind}", how) for ours, theirs in rows for kind, how in kinds.items()}
+
+
+def nest(table: Table, ours: str, theirs: str) -> dict[str, tuple[str, str | Fold]]:
     """The same table one level down: with prefixes before our and their names."""
     return {ours + name: (theirs + other, layout) for name, (other, layout) in table.items()}
 
 
-def find_row(table: Table, name: str) -> tuple[list[str], str] | None:
+def find_row(table: Table, name: str) -> tuple[list[str], str | Fold] | None:
     """Their names of one of ours, and the layout; None where the table does not know it."""
     number = re.search(r"\bblocks\.(\d+)\.", name)
     key = name if number is None else name.replace(number[0], "blocks.{}.")
@@ -31,8 +69,19 @@ def find_row(table: Table, name: str) -> tuple[list[str], str] | None:
         return None
     theirs, layout = table[key]
     theirs = theirs if number is None else theirs.replace("{}", number[1])
+    return [other for joined in theirs.split(" + ") if joined for other in _alternatives(joined)], layout
+
+
+def _alternatives(theirs: str) -> list[str]:
+    """`a.[x|y].b` -> `a.x.b`, `a.y.b`."""
     parts = re.split(r"\[(.*?)\]", theirs)
-    return ([parts[0] + part + parts[2] for part in parts[1].split("|")] if len(parts) == 3 else [theirs]), layout
+    return [parts[0] + part + parts[2] for part in parts[1].split("|")] if len(parts) == 3 else [theirs]
+
+
+def fold_notes(table: Table, names: Iterable[str]) -> dict[str, str]:
+    """Those of `names` (ours) that are computed -> how."""
+    rows = {name: find_row(table, name) for name in names}
+    return {name: row[1].how for name, row in rows.items() if row and isinstance(row[1], Fold)}
 
 
 def import_tensors(
@@ -56,11 +105,17 @@ def import_tensors(
             missing += absent
             continue
         try:
-            parts = [rearrange(tensors[other], layout) for other in theirs]
-            ours[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
-        except (EinopsError, RuntimeError) as error:
+            if isinstance(layout, Fold):
+                ours[name] = layout.read(*(tensors[other] for other in theirs))
+            else:
+                parts = [rearrange(tensors[other], layout) for other in theirs]
+                ours[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
+        except (EinopsError, RuntimeError, IndexError) as error:
             shapes = ", ".join(f"{other} {tuple(tensors[other].shape)}" for other in theirs)
-            raise WeightsError(f"{source} has wrong shapes: {shapes}; expected the axes of '{layout}'") from error
+            wanted = (
+                f"cannot be folded ({layout.how})" if isinstance(layout, Fold) else f"expected the axes of '{layout}'"
+            )
+            raise WeightsError(f"{source} has wrong shapes: {shapes}; {wanted}") from error
         origin[name] = tuple(theirs)
     if missing:
         more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
@@ -72,14 +127,19 @@ def export_tensors(table: Table, tensors: Mapping[str, Tensor], **sizes: int) ->
     """Our tensors under their names and in their layout; `sizes` are those of axes that a layout joins.
 
     Raises:
-        WeightsError: on a tensor that the table does not know.
+        WeightsError: on a tensor that the table does not know, or that has no way back.
     """
-    theirs = {}
+    theirs: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         row = find_row(table, name)
         if row is None:
             raise WeightsError(f"{name} has no name in this format")
         others, layout = row
+        if isinstance(layout, Fold):
+            if layout.write is None:
+                raise WeightsError(f"{name} cannot be written in this format ({layout.how})")
+            theirs |= dict(zip(others, layout.write(tensor), strict=True))
+            continue
         there, here = layout.split(" -> ")
         known = {axis: size for axis, size in sizes.items() if re.search(rf"\b{axis}\b", layout)}
         for other, part in zip(others, tensor.chunk(len(others)), strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.flax import flatten_tree, read_msgpack
-from vivit_zoo.weights.names import Table, count_blocks, import_tensors, nest
+from vivit_zoo.weights.names import Fold, Table, count_blocks, import_tensors, nest
 from vivit_zoo.weights.report import Checkpoint, WeightsError
 
 __all__ = ["ORIGINAL", "ORIGINAL_FACTORISED", "read_image", "read_params", "read_video"]
@@ -67,7 +67,7 @@ REST = {
 }
 
 
-def _stack(ours: str, theirs: str, block: Table = BLOCK) -> dict[str, tuple[str, str]]:
+def _stack(ours: str, theirs: str, block: Table = BLOCK) -> dict[str, tuple[str, str | Fold]]:
     return nest(ENDS, f"{ours}.", f"{theirs}/") | nest(block, f"{ours}.blocks.{{}}.", f"{theirs}/encoderblock_{{}}/")
 
 

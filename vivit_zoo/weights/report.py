@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.tokens import ClassToken
+from vivit_zoo.weights.processing import Processing
 from vivit_zoo.weights.resize import PositionsFilter
 
 __all__ = ["Checkpoint", "LoadReport", "Value", "WeightsError", "check", "config_of", "fill"]
@@ -38,7 +39,9 @@ class Checkpoint:
         pixels: mean and standard deviation of pixels in [0, 1], one a channel, that an image model was trained with;
             None where unknown or as ours.
         is_image: whether it is an image model, which has no frames, classes or head of its own here.
-        positions_filter: how its positions are resized over space, see `resize.PositionsFilter`.
+        positions_filter: how its positions are resized, see `resize.PositionsFilter`.
+        fixed_grid: why its positions cannot be resized; empty where they can.
+        processing: how the source takes videos; None where it does not say.
     """
 
     source: str
@@ -53,6 +56,8 @@ class Checkpoint:
     pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     positions_filter: PositionsFilter = "linear"
     is_image: bool = False
+    fixed_grid: str = ""
+    processing: Processing | None = None
 
     @classmethod
     def of_model(cls, model: nn.Module, source: str = "the given ViViT") -> "Checkpoint":
@@ -71,7 +76,9 @@ class Checkpoint:
                 )
             tensors[name] = tensor.detach()
         names = getattr(model, "class_names", None)
-        return cls(source, config_of(model), tensors, {name: (name,) for name in tensors}, class_names=names)
+        origin: dict[str, tuple[str, ...]] = {name: (name,) for name in tensors}
+        processing = getattr(model, "processing", None)
+        return cls(source, config_of(model), tensors, origin, class_names=names, processing=processing)
 
 
 def config_of(model: Any) -> ViViTConfig:

@@ -3,7 +3,8 @@
 Positions of original checkpoints and of videos are interpolated linearly along each axis, the first place on the first
 and the last on the last ("align corners"), as the original code does with `scipy.ndimage.zoom(order=1)`. Those of image
 models are resized over space as timm does, bicubically and with antialiasing: shrinking without it loses the class
-token's features. Along an axis of equal length nothing is computed at all.
+token's features. TimeSformer's and VideoPrism's have rules of their own. Along an axis of equal length nothing is
+computed at all.
 """
 
 from fractions import Fraction
@@ -14,10 +15,18 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-__all__ = ["PositionsFilter", "Tubelet", "fold_pixels", "inflate_kernel", "resize_kernel", "resize_positions"]
+__all__ = [
+    "PositionsFilter",
+    "Tubelet",
+    "fold_pixels",
+    "inflate_kernel",
+    "resize_kernel",
+    "resize_positions",
+    "unfold_pixels",
+]
 
 Tubelet = Literal["central_frame", "filter_inflation", "arp", "random"]
-PositionsFilter = Literal["bicubic", "linear"]
+PositionsFilter = Literal["bicubic", "linear", "nearest", "antialiased"]
 
 
 def resize_positions(table: Tensor, sizes: tuple[int, ...], filter: PositionsFilter = "linear") -> Tensor:
@@ -25,6 +34,8 @@ def resize_positions(table: Tensor, sizes: tuple[int, ...], filter: PositionsFil
 
     "linear": along each axis on its own; along an axis of one place it is repeated, to an axis of one place goes the
     middle. "bicubic": the last two axes of the grid, h and w, bicubically with antialiasing; any before them linearly.
+    "nearest": the place at floor(i · old / new), as TimeSformer's. "antialiased": linear between the centres of places,
+    over a wider triangle where places are lost, as VideoPrism's.
     """
     dtype = table.dtype
     if filter == "bicubic" and table.shape[-3:-1] != sizes[-2:]:
@@ -37,7 +48,7 @@ def resize_positions(table: Tensor, sizes: tuple[int, ...], filter: PositionsFil
         )
     for axis, (old, new) in enumerate(zip(table.shape[:-1], sizes, strict=True)):
         if old != new:
-            weights = _linear_weights(old, new).to(table.device)
+            weights = WEIGHTS.get(filter, _linear_weights)(old, new).to(table.device)
             table = torch.tensordot(weights, table.double(), dims=([1], [axis])).movedim(0, axis)
     return table.to(dtype)
 
@@ -47,6 +58,19 @@ def _linear_weights(old: int, new: int) -> Tensor:
     middle = (old - 1) / 2
     places = torch.linspace(0, old - 1, new, dtype=torch.float64) if new > 1 else torch.tensor([middle]).double()
     return (1 - (places[:, None] - torch.arange(old)).abs()).clamp(min=0)
+
+
+def _nearest_weights(old: int, new: int) -> Tensor:
+    return F.one_hot(torch.arange(new) * old // new, old).double()
+
+
+def _antialiased_weights(old: int, new: int) -> Tensor:
+    # Along the last axis: torch's kernel is wrong for images of one column.
+    rows = F.interpolate(torch.eye(old, dtype=torch.float64)[None, :, None], (1, new), mode="bilinear", antialias=True)
+    return rows[0, :, 0].mT
+
+
+WEIGHTS = {"nearest": _nearest_weights, "antialiased": _antialiased_weights}
 
 
 def inflate_kernel(kernel: Tensor, t: int, tubelet: Tubelet) -> Tensor:
@@ -104,6 +128,23 @@ def fold_pixels(
     Raises:
         ValueError: if there are neither one nor as many numbers as channels, or a deviation is not positive.
     """
+    m, s = _by_channel(kernel, mean, deviation)
+    exact = kernel.double()
+    constant = torch.einsum("dcthw,c->d", exact, (0.5 - m) / s)
+    return (exact / (2 * s)[:, None, None, None]).to(kernel.dtype), (bias.double() + constant).to(bias.dtype)
+
+
+def unfold_pixels(
+    kernel: Tensor, bias: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]
+) -> tuple[Tensor, Tensor]:
+    """The inverse of `fold_pixels`."""
+    m, s = _by_channel(kernel, mean, deviation)
+    exact = kernel.double()
+    constant = torch.einsum("dcthw,c->d", exact, 1 - 2 * m)
+    return (exact * (2 * s)[:, None, None, None]).to(kernel.dtype), (bias.double() - constant).to(bias.dtype)
+
+
+def _by_channel(kernel: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     channels = kernel.shape[1]
     for name, values in (("mean", mean), ("std", deviation)):
         if len(values) not in (1, channels):
@@ -112,7 +153,5 @@ def fold_pixels(
             )
     if min(deviation) <= 0:
         raise ValueError(f"std {deviation} is not positive")
-    m, s = (torch.tensor(x).double().expand(channels).to(kernel.device) for x in (mean, deviation))
-    exact = kernel.double()
-    constant = torch.einsum("dcthw,c->d", exact, (0.5 - m) / s)
-    return (exact / (2 * s)[:, None, None, None]).to(kernel.dtype), (bias.double() + constant).to(bias.dtype)
+    m, s = (torch.tensor(x, dtype=torch.float64).expand(channels).to(kernel.device) for x in (mean, deviation))
+    return m, s

@@ -15,7 +15,8 @@ from torch import Tensor
 from vivit_zoo.weights.card import model_card
 from vivit_zoo.weights.load import MODEL_TYPE
 from vivit_zoo.weights.report import Checkpoint, WeightsError
-from vivit_zoo.weights.transformers import image_processor, to_transformers
+from vivit_zoo.weights.transformers import to_transformers
+from vivit_zoo.weights.vivit import image_processor
 
 __all__ = ["push_to_hub", "save_pretrained"]
 
@@ -28,14 +29,15 @@ def save_pretrained(checkpoint: Checkpoint, folder: str | PathLike[str], format:
         raise ValueError(f"format {format!r} is unknown; choose from {', '.join(FORMATS)}")
     _check_tensors(checkpoint)
     if format == "transformers":
-        config, tensors = to_transformers(checkpoint)
+        config, tensors, extra = to_transformers(checkpoint)
     else:
         config = {"model_type": MODEL_TYPE, "vivit_zoo_version": version("vivit-zoo")}
         config |= dataclasses.asdict(checkpoint.config) | {"class_names": checkpoint.class_names}
+        config["processing"] = checkpoint.processing and dataclasses.asdict(checkpoint.processing)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+        extra = {"preprocessor_config.json": image_processor(checkpoint.config, checkpoint.processing)}
     folder = Path(folder)
-    contents = {"config.json": config, "preprocessor_config.json": image_processor(checkpoint.config)}
-    texts = {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
+    texts = {name: json.dumps(content, indent=2) + "\n" for name, content in {"config.json": config, **extra}.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Everything is written to a temporary folder first: if that fails or is interrupted, the old files stay.

@@ -1,0 +1,98 @@
+"""`Processing`: how a trained model takes videos; read from transformers' processor files and written to them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+__all__ = ["Filter", "Processing", "processing_from_json", "processing_to_json"]
+
+Filter = Literal["bilinear", "bicubic"]
+RESAMPLE: dict[Any, Filter] = {2: "bilinear", 3: "bicubic"}  # the numbers of PIL
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Processing:
+    """How a model takes videos. Resizing is antialiased; the crop of the model's size is the centre.
+
+    Args:
+        short_side: of a frame before the crop, in pixels; None where frames are resized to the model's size whatever
+            their shape.
+        filter: of the resizing, "bilinear" or "bicubic".
+        stride: distance of a clip's frames in the video; None where they are spread evenly over all of it.
+        mean, std: of each channel, of the pixels in [0, 1] that the original weights take. They are folded into ours,
+            which take [-1, 1]; kept to write the weights back.
+
+    Raises:
+        ValueError: on any value that cannot work, with the values that can.
+    """
+
+    short_side: int | None
+    filter: Filter = "bilinear"
+    stride: int | None = None
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        for name in ("short_side", "stride"):
+            value = getattr(self, name)
+            if value is not None and not (type(value) is int and 0 < value < 1 << 20):
+                raise ValueError(f"processing.{name} takes a positive whole number or None, got {value!r}")
+        if self.filter not in get_args(Filter):
+            raise ValueError(f"processing.filter {self.filter!r} is unknown; choose from {', '.join(get_args(Filter))}")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            numbers = isinstance(value, list | tuple) and all(isinstance(x, int | float) for x in value)
+            if not numbers or not value or (name == "std" and min(value) <= 0):
+                raise ValueError(f"processing.{name} takes a number for each channel, got {value!r}")
+            object.__setattr__(self, name, tuple(map(float, value)))
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"processing.mean has {len(self.mean)} channels, processing.std {len(self.std)}")
+
+    def for_sizes(self, old: tuple[int, int], new: tuple[int, int]) -> "Processing":
+        """The same for a model of another (h, w): the crop keeps its share of the frame."""
+        if self.short_side is None or old == new:
+            return self
+        return dataclasses.replace(self, short_side=max(1, round(self.short_side * min(new) / min(old))))
+
+
+def processing_from_json(given: Mapping[str, Any], default: Processing) -> Processing:
+    """What transformers' preprocessor_config.json or video_preprocessor_config.json says; the rest as in `default`.
+
+    Raises:
+        ValueError, TypeError, AttributeError: on values that have no meaning here.
+    """
+    if given.get("offset"):
+        raise ValueError("an offset of the pixels, which these models do not have")
+    size = given.get("size", default.short_side)
+    if isinstance(size, Mapping):
+        size = size.get("shortest_edge")
+    scale = given.get("rescale_factor", 1 / 255) * 255 if given.get("do_rescale", True) else 255
+    if not scale > 0:
+        raise ValueError(f"rescale_factor {given.get('rescale_factor')!r} is not positive")
+    mean, std = (given.get(f"image_{name}") or getattr(default, name) for name in ("mean", "std"))
+    if not given.get("do_normalize", True):
+        mean, std = [0.0] * len(default.mean), [1.0] * len(default.std)
+    return dataclasses.replace(
+        default,
+        short_side=size,
+        filter=RESAMPLE.get(given.get("resample"), default.filter),
+        mean=tuple(x / scale for x in mean),
+        std=tuple(x / scale for x in std),
+    )
+
+
+def processing_to_json(processing: Processing, size: tuple[int, int]) -> dict[str, Any]:
+    """The fields of a processor of transformers, for a model of (h, w)."""
+    crop = {"height": size[0], "width": size[1]}
+    return {
+        "do_resize": True,
+        "size": crop if processing.short_side is None else {"shortest_edge": processing.short_side},
+        "resample": next(number for number, name in RESAMPLE.items() if name == processing.filter),
+        "do_center_crop": processing.short_side is not None,
+        "crop_size": crop,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(processing.mean),
+        "image_std": list(processing.std),
+    }
