@@ -105,11 +105,94 @@ def test_broken_folders_of_images(tmp_path):
         video.read([0, 2])
 
 
-def test_two_series_in_one_folder(tmp_path):
-    folder = write_images(tmp_path / "v", range(2))
-    write_images(folder, range(2), "left_{}.png")
-    with pytest.raises(VideoError, match=r"have the same number; keep one series a folder"):
-        FrameFolder(folder).open()
+def order_of(folder):
+    with FrameFolder(folder).open() as video:
+        return numbers_of(video.read(range(len(video))))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["10-59-59", "11-00-00", "11-00-01"],
+        ["0.50", "1.20", "10.00"],
+        ["shot1_frame004", "shot2_frame002", "shot10_frame001"],
+        ["2024-12-31_5", "2025-01-01_1"],
+        ["frame 9", "frame 10", "frame 100"],
+    ],
+)
+def test_natural_order_over_the_whole_name(tmp_path, names):
+    for number, name in enumerate(names):
+        write_images(tmp_path, [number], name + ".png")
+    (tmp_path / "._9.png").write_bytes(b"a fork of a Mac")
+    assert order_of(tmp_path) == list(range(len(names)))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["img_1", "left_2"], r"img_1\.png and left_2\.png are of two series"),
+        (["img_1", "img_01"], r"img_01\.png and img_1\.png have the same number"),
+        (["0.5", "0.10"], r"have 1 to 2 digits behind a point, which may be decimals"),
+    ],
+)
+def test_orders_that_the_names_leave_open_are_refused(tmp_path, names, message):
+    for number, name in enumerate(names):
+        write_images(tmp_path, [number], name + ".png")
+    with pytest.raises(VideoError, match=message):
+        FrameFolder(tmp_path).open()
+
+
+def test_gray_images_of_16_bits_are_scaled(tmp_path):
+    ramp = np.linspace(0, 65535, 48 * 64).astype(np.uint16).reshape(48, 64)
+    for name in ("1.png", "2.tif"):
+        Image.fromarray(ramp).save(tmp_path / name)
+    with FrameFolder(tmp_path).open() as video:
+        frames = video.read([0, 1])
+    assert frames.shape == (2, 48, 64, 3)
+    for frame in frames:
+        assert len(np.unique(frame)) == 256
+        assert (abs(frame - ramp[..., None] / 257) <= 0.5).all()
+    with FrameFolder(tmp_path).open(gray=True) as video:
+        np.testing.assert_array_equal(video.read([0])[..., 0], frames[:1, ..., 0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_without_a_range_are_refused(tmp_path, dtype):
+    Image.fromarray(np.ones((48, 64), dtype)).save(tmp_path / "1.tif")
+    with FrameFolder(tmp_path).open() as video, pytest.raises(VideoError, match=r"1\.tif: .* without a known range"):
+        video.read([0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("bits", [8, 16])
+def test_images_are_upright(tmp_path, orientation, bits):
+    upright = np.arange(48 * 64).reshape(48, 64) % 251
+    stored = {  # EXIF 2.32, table of Orientation
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: upright.T[::-1], 7: upright.T[::-1, ::-1], 8: upright.T[:, ::-1],
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = stored.astype(np.uint8) if bits == 8 else (stored * 257).astype(np.uint16)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / "1.png", exif=exif)
+    with FrameFolder(tmp_path).open(gray=True) as video:
+        np.testing.assert_array_equal(video.read([0])[0, ..., 0], upright)
+
+
+def test_images_of_several_pictures_are_refused(tmp_path):
+    pictures = [Image.fromarray(numbered(number)) for number in range(3)]
+    for name in ("1.webp", "2.tif"):
+        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
+    for number in (0, 1):
+        with FrameFolder(tmp_path).open() as video, pytest.raises(VideoError, match="holds 3 pictures"):
+            video.read([number])
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    write_images(tmp_path, [0])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with FrameFolder(tmp_path).open() as video, pytest.raises(VideoError, match=r"the image cannot be read .*bomb"):
+        video.read([0])
 
 
 def test_broken_rows_and_members_are_named(clip, tmp_path):

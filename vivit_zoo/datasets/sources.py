@@ -130,8 +130,9 @@ class _Part:
 class FrameFolder:
     """A folder of numbered images, or `count` of them from the one at place `first` (counted from 0) on.
 
-    The number is the last one in a file's name (img_00001.jpg, frame_0000000001.jpg, 7.png); it gives the order. Images
-    of optical flow (flow_..., x_..., y_...) are passed over.
+    The numbers in the names give the order, from the left to the right (img_00001.jpg, 7.png, 10-59-59.png,
+    shot1_frame004.jpg); the names must otherwise be alike. Images of optical flow (flow_..., x_..., y_...) are left
+    out.
     """
 
     folder: Path
@@ -155,18 +156,34 @@ class FrameFolder:
 
 @lru_cache(maxsize=64)  # the clips of one long video share their folder, which may hold a hundred thousand images
 def _numbered_images(folder: Path) -> tuple[Path, ...]:
+    """The images with numbers in their names, in natural order: by all numbers of a name, from the left.
+
+    Raises:
+        VideoError: if that leaves the order open, or there is no such folder.
+    """
     if not folder.is_dir():
         raise VideoError(f"{folder}: {'not a folder of images' if folder.exists() else 'there is no such folder'}")
-    found: dict[int, Path] = {}
+    found: dict[tuple[int, ...], Path] = {}
+    kinds: dict[str, Path] = {}
     for path in folder.iterdir():
-        numbers = re.findall(r"\d+", path.stem)
-        if is_image(path) and numbers and not path.name.startswith(_FLOW):
-            other = found.setdefault(int(numbers[-1]), path)
-            if other is not path:
-                raise VideoError(
-                    f"{folder}: {other.name} and {path.name} have the same number; keep one series a folder"
-                )
-    return tuple(found[number] for number in sorted(found))
+        numbers = re.findall("[0-9]+", path.stem)
+        if not numbers or not is_image(path) or is_junk(path.name) or path.name.startswith(_FLOW):
+            continue
+        kinds.setdefault(re.sub("[0-9]+", "#", path.stem), path)
+        other = found.setdefault(tuple(map(int, numbers)), path)
+        if len(kinds) > 1:
+            one, two = sorted(path.name for path in list(kinds.values())[:2])
+            raise VideoError(f"{folder}: {one} and {two} are of two series; keep one series of images in a folder")
+        if other is not path:
+            one, two = sorted((other.name, path.name))
+            raise VideoError(f"{folder}: {one} and {two} have the same number; keep one series of images in a folder")
+    digits = {len(digits) for path in found.values() for digits in re.findall(r"[0-9]\.([0-9]+)", path.stem)}
+    if len(digits) > 1:
+        raise VideoError(
+            f"{folder}: the numbers in the names have {min(digits)} to {max(digits)} digits behind a point, which may be "
+            "decimals or numbers; pad them"
+        )
+    return tuple(found[numbers] for numbers in sorted(found))
 
 
 class _FrameByFrame:
@@ -217,14 +234,42 @@ class _Images(_FrameByFrame):
         raise ValueError(f"{self.name}: images do not tell their frame rate; sample by `stride`, not by `fps`")
 
     def _frame(self, number: int) -> Frame:
-        from PIL import Image
+        return read_image(self.images[number], self.gray)
 
-        try:
-            with Image.open(self.images[number]) as image:
-                pixels = np.asarray(image.convert("L" if self.gray else "RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files of one kind or another
-            raise VideoError(f"{self.images[number]}: the image cannot be read ({error})") from error
-        return pixels[..., None] if self.gray else pixels
+
+def read_image(path: Path, gray: bool = False) -> Frame:
+    """An image file, upright: (h, w, c) uint8 in [0, 255], of 1 or 3 channels. 16 bits are scaled to 8.
+
+    Raises:
+        VideoError: if it cannot be read, has pixels without a known range, or holds several pictures.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            pictures = getattr(image, "n_frames", 1) if image.format in ("TIFF", "WEBP") else 1
+            if pictures > 1:
+                raise VideoError(f"{path}: holds {pictures} pictures; an image of a folder is one frame")
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+                image = _to_eight_bits(image)
+            if image.mode in ("I", "F") or image.mode.startswith("I;"):
+                kind = "floating-point numbers" if image.mode == "F" else "whole numbers of 32 bits"
+                raise VideoError(f"{path}: its pixels are {kind}, without a known range; save it with 8 or 16 bits")
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if gray else "RGB"))
+    except VideoError:
+        raise
+    except Exception as error:  # PIL's readers raise errors of many kinds for broken files
+        raise VideoError(f"{path}: the image cannot be read ({error or type(error).__name__})") from error
+    return pixels[..., None] if gray else pixels
+
+
+def _to_eight_bits(image: Any) -> Any:
+    """Gray pixels of 16 bits scaled to 8; the orientation is kept."""
+    from PIL import Image
+
+    scaled = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    scaled.info["exif"] = image.getexif().tobytes()
+    return scaled
 
 
 @dataclass
