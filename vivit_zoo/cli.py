@@ -142,6 +142,9 @@ def _add_check_data(command: argparse.ArgumentParser) -> None:
         "--workers", type=_not_negative, default=os.cpu_count() or 1, help="processes; 0 for none (one a core)"
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument(
+        "--fix", type=Path, metavar="OUT", help="write a list of what is usable, in the form of the source (a new file)"
+    )
 
 
 def _add_bench(command: argparse.ArgumentParser) -> None:

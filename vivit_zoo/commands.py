@@ -101,10 +101,11 @@ def attend(options: argparse.Namespace) -> int:
 
 
 def check_data(options: argparse.Namespace) -> int:
-    """Print what is in a data set; 1 if a video is broken, 130 if stopped."""
+    """Print what is in a data set; 1 if something cannot be used, 130 if stopped."""
     from tqdm import tqdm
 
     from vivit_zoo.datasets import check_videos, read_catalogue
+    from vivit_zoo.datasets.check import check_fix, write_usable
     from vivit_zoo.datasets.labels import read_class_list
     from vivit_zoo.video.reader import check_backend
 
@@ -113,14 +114,20 @@ def check_data(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what they say is in the report
         catalogue = read_catalogue(
-            options.source, options.root, classes, task=options.task, video_key=options.video_key
+            options.source, options.root, classes, task=options.task, video_key=options.video_key, strict=False
         )
+    if options.fix is not None:
+        check_fix(catalogue, options.fix, options.source)
     progress = partial(tqdm, desc="check", unit="video", dynamic_ncols=True, disable=None)
     report = check_videos(catalogue, options.frames, options.stride, options.full, options.workers, progress)
     print(report.to_json() if options.json else report)
     if len(report.videos) < report.total:
         return 130
-    return int(bool(report.broken))
+    if options.fix is not None:
+        usable, source = write_usable(catalogue, report, options.fix), Path(options.source)
+        root = options.root or (source if source.is_dir() else source.parent)
+        print(f"{options.fix}: {usable} usable videos; their paths start from {root}", file=sys.stderr)
+    return int(bool(report.broken or report.problems))
 
 
 def bench(options: argparse.Namespace) -> int:

@@ -38,6 +38,7 @@ class Catalogue:
         problems: rows that cannot be used, and why; they are not among the entries.
         rows: what the source says of each entry, to write a list of some of them; None where that is impossible.
         header, footer: what such a list begins and ends with.
+        suffix: of its name, by which its form is recognised.
     """
 
     entries: Sequence[Entry]
@@ -50,6 +51,7 @@ class Catalogue:
     rows: Sequence[str] | None = None
     header: str = ""
     footer: str = ""
+    suffix: str = ""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -153,6 +155,7 @@ def read_catalogue(
         rows=None if listing.header is None else [text for text in texts if text is not None],
         header=listing.header or "",
         footer=listing.footer or "",
+        suffix=listing.suffix,
     )
     for note in catalogue.notes:
         warnings.warn(f"{name}: {note}", stacklevel=2)

@@ -1,6 +1,7 @@
 """Check a data set before a run: open every video, count, and say what is broken and why."""
 
 import json
+import os
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -9,17 +10,20 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vivit_zoo.datasets.catalogue import Catalogue
+from vivit_zoo.datasets.labels import Label
+from vivit_zoo.datasets.rows import Problem
 from vivit_zoo.datasets.sources import Place
 from vivit_zoo.datasets.videos import ONE_FRAME
 from vivit_zoo.system.processes import process_context
 from vivit_zoo.video.reader import VideoError
 
-__all__ = ["DataReport", "VideoFacts", "check_videos"]
+__all__ = ["DataReport", "VideoFacts", "check_fix", "check_videos", "write_usable"]
 
 Look = Callable[[Place], "VideoFacts"]
 
@@ -45,8 +49,8 @@ class DataReport:
         total: videos in the catalogue.
         needed: frames that a clip needs, from its first to its last.
         videos: those that were looked at, by their number in the catalogue; fewer than `total` if it was stopped.
-        counts: videos of each class, by name; with several heads "head: name".
-        absent, notes: as of the catalogue.
+        counts: videos of each class, by name; with several heads "head: name"; none for scores.
+        absent, notes, problems: as of the catalogue.
     """
 
     total: int
@@ -55,6 +59,7 @@ class DataReport:
     counts: dict[str, int]
     absent: Sequence[str] = ()
     notes: Sequence[str] = ()
+    problems: Sequence[Problem] = ()
 
     @property
     def broken(self) -> list[VideoFacts]:
@@ -90,12 +95,15 @@ class DataReport:
         names = ("total", "needed", "absent", "notes", "counts", "empty", "duplicates")
         found: dict[str, Any] = {name: getattr(self, name) for name in names}
         found |= {"checked": len(self.videos), "spread": self.spread()}
+        found["problems"] = [problem._asdict() for problem in self.problems]
         found |= {name: [asdict(video) for video in getattr(self, name)] for name in ("broken", "short")}
         return json.dumps(found, indent=2)
 
     def __str__(self) -> str:
         lines = [f"{len(self.videos)} of {self.total} videos looked at, {len(self.broken)} broken"]
         lines += [f"  {video.name}: {video.error}" for video in self.broken]
+        lines += [f"{len(self.problems)} rows that cannot be used"] if self.problems else []
+        lines += [f"  {problem}" for problem in self.problems]
         lines += _few(f"{len(self.short)} shorter than a clip, which takes {self.needed} frames", self.short, _length)
         lines += _few(f"{len(self.duplicates)} listed more than once", list(self.duplicates.items()), _times)
         lines += _few(f"{len(self.absent)} listed but absent", self.absent, str)
@@ -105,6 +113,8 @@ class DataReport:
         return "\n".join([*lines, "", *self._balance()])
 
     def _balance(self) -> Iterator[str]:
+        if not self.counts:
+            return
         ranked = sorted(self.counts.items(), key=lambda item: -item[1])
         yield f"{len(ranked)} classes, {len(self.empty)} without a video"
         shown = ranked if len(ranked) <= 20 else [*ranked[:10], ("...", 0), *ranked[-10:]]
@@ -162,7 +172,44 @@ def check_videos(
         counts=_count_classes(catalogue),
         absent=catalogue.absent,
         notes=catalogue.notes,
+        problems=catalogue.problems,
     )
+
+
+def check_fix(catalogue: Catalogue, out: Path, source: str | os.PathLike[str]) -> None:
+    """Whether `write_usable` can write a list, before the videos are checked.
+
+    Raises:
+        ValueError: if the source is no list and no folder, or the file is there already, or has another suffix.
+    """
+    if catalogue.rows is None:
+        raise ValueError(f"{source} is neither a list nor class folders; a list of its usable videos cannot be written")
+    if out.suffix != catalogue.suffix:
+        raise ValueError(f"{out} must end in {catalogue.suffix or 'no suffix'!r}, as its form is recognised by that")
+    if out.exists():
+        raise ValueError(f"{out} is there already; give another name, or remove it")
+    if catalogue.footer and out.resolve().parent != Path(source).resolve().parent:
+        raise ValueError(f"{out} must be beside {source}, as the names of the classes are")
+
+
+def write_usable(catalogue: Catalogue, report: DataReport, out: Path) -> int:
+    """Write a list of the videos that are not broken, in the form of the source; returns their number.
+
+    Raises:
+        ValueError: if there are none, or the check was stopped.
+    """
+    if len(report.videos) < report.total:
+        raise ValueError(f"{out} is not written: the check was stopped")
+    usable = [number for number, video in sorted(report.videos.items()) if video.error is None]
+    if not usable or catalogue.rows is None:
+        raise ValueError(f"{out} is not written: no video is usable")
+    rows = [catalogue.rows[number] for number in usable]
+    if catalogue.footer:
+        rows = [",\n".join(rows)]
+    text = "\n".join(part for part in [catalogue.header, *rows, catalogue.footer] if part)
+    with out.open("x", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+    return len(usable)
 
 
 def _look(source: Place, frames: int, full: bool) -> VideoFacts:
@@ -189,9 +236,15 @@ def _count_classes(catalogue: Catalogue) -> dict[str, int]:
     heads = catalogue.classes if isinstance(catalogue.classes, dict) else {"": catalogue.classes}
     counts: dict[str, int] = {}
     for head, names in heads.items():
-        found = Counter(label[head] if isinstance(label, dict) else label for _, label in catalogue.entries)
+        found = Counter(one for entry in catalogue.entries for one in _classes_of(entry.label, head))
         counts |= {f"{head}: {name}" if head else name: found[number] for number, name in enumerate(names)}
     return counts
+
+
+def _classes_of(label: Label, head: str) -> tuple[Any, ...]:
+    if isinstance(label, dict):
+        return (label[head],)
+    return label if isinstance(label, tuple) else (label,)
 
 
 def _in_processes(look: Look, sources: Sequence[Place], workers: int) -> Iterator[tuple[int, VideoFacts]]:

@@ -25,7 +25,7 @@ def folder_by_class(folder: Path) -> Listing:
         raise ValueError(f"{folder}: it holds no class folders; put videos into a folder for each, or give a list file")
     if {name.lower() for name in names} <= _SPLITS:
         raise ValueError(f"{folder}: holds splits, not classes; name one of them: {', '.join(names)}")
-    listing, others = Listing(header="path,label"), Counter[str]()
+    listing, others = Listing(header="path,label", suffix=".csv"), Counter[str]()
     classes: list[str] = []
     for name in names:
         before = len(listing.samples)

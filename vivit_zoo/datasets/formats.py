@@ -39,7 +39,12 @@ def read_listing(source: Path, root: Path | None, video_key: str = "") -> Listin
         raise ValueError(f"{source}: there is no such file or folder")
     if is_video(source):
         raise ValueError(f"{source} is a single video; give a list of videos with labels, or a folder of class folders")
-    root = root or source.parent
+    listing = _read_file(source, root or source.parent)
+    listing.suffix = source.suffix
+    return listing
+
+
+def _read_file(source: Path, root: Path) -> Listing:
     if source.suffix == ".json":
         return something_something(source, root)
     lines = read_lines(read_text(source))

@@ -41,6 +41,7 @@ class Listing:
         absent: names of videos that are listed but not there.
         notes: what was left out, or is allowed but looks like a mistake.
         header, footer: lines before and after the samples' texts, which together are a list in the same form.
+        suffix: of the name of such a list, by which its form is recognised.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     header: str | None = None
     footer: str | None = None
+    suffix: str = ""
 
 
 def video_at(root: Path, text: Any) -> Place:

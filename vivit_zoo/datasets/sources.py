@@ -180,8 +180,8 @@ def _numbered_images(folder: Path) -> tuple[Path, ...]:
     digits = {len(digits) for path in found.values() for digits in re.findall(r"[0-9]\.([0-9]+)", path.stem)}
     if len(digits) > 1:
         raise VideoError(
-            f"{folder}: the numbers in the names have {min(digits)} to {max(digits)} digits behind a point, which may be "
-            "decimals or numbers; pad them"
+            f"{folder}: the numbers in the names have {min(digits)} to {max(digits)} digits behind a point, which may "
+            "be decimals or numbers; write all with as many"
         )
     return tuple(found[numbers] for numbers in sorted(found))
 
