@@ -102,7 +102,12 @@ def _add_convert(command: argparse.ArgumentParser) -> None:
 def _add_classify(command: argparse.ArgumentParser) -> None:
     command.add_argument("videos", nargs="+", metavar="VIDEO", help="files that FFmpeg can read")
     _add_model(command)
-    command.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help="1x1, 4x3, ... (4x3)")
+    command.add_argument(
+        "--views",
+        type=_views,
+        metavar="CLIPSxCROPS",
+        help="1x1, 4x3, ... (4x3; 1x1 where the model's source says more)",
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
     _add_video_options(command)
 
@@ -178,14 +183,16 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 
 def _add_video_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--stride", type=_positive, default=2, help="distance of a clip's frames in the video (2)")
+    command.add_argument(
+        "--stride", type=_positive, help="distance of a clip's frames in the video (as the model's source says, else 2)"
+    )
     command.add_argument("--top", type=_positive, default=5, help="number of classes to print (5)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
     command.add_argument(
         "--preprocessing",
         choices=("original", "transformers"),
-        default="original",
-        help="pixels as ViViT was trained on, or as transformers' VivitImageProcessor makes them (original)",
+        help="pixels as ViViT was trained on, or as transformers' VivitImageProcessor makes them (as the model's "
+        "source says, else original)",
     )
     command.add_argument(
         "--policy",

@@ -1,7 +1,6 @@
 """What each command of `vivit-zoo` does, given its parsed options; `cli.py` has the options themselves."""
 
 import argparse
-import dataclasses
 import sys
 import warnings
 from functools import partial
@@ -86,7 +85,7 @@ def classify(options: argparse.Namespace) -> int:
     from vivit_zoo.evaluation.classify import classify_files
 
     _check_videos(options.videos)
-    model, views, preprocess, device = _open_model(options, *options.views)
+    model, views, preprocess, device = _open_model(options, *(options.views or (None, None)))
     return classify_files(model, options.videos, views, preprocess, device, top=options.top, as_json=options.json)
 
 
@@ -154,19 +153,17 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _open_model(
-    options: argparse.Namespace, clips: int, crops: int
+    options: argparse.Namespace, clips: int | None, crops: int | None
 ) -> tuple[ViViT, "Views", "Preprocess", torch.device]:
     """Everything that classify and attend need; what is quick to check comes before the model is loaded."""
-    from vivit_zoo.video.clips import Views
-    from vivit_zoo.video.preprocess import Preprocess
+    from vivit_zoo.evaluation.classify import inputs_of
 
     device = choose_device(options.device)
-    views = Views(clips=clips, crops=crops, stride=options.stride, policy=options.policy)
     if sys.stderr.isatty() and not Path(options.checkpoint).exists():
         print(f"{options.checkpoint} is not here; looking for it on the hub", file=sys.stderr)
     model = ViViT.from_pretrained(options.checkpoint)
-    views = dataclasses.replace(views, frames=model.config.num_frames)
-    return model, views, Preprocess(model.config.frame_size, style=options.preprocessing), device
+    views, preprocess = inputs_of(model, clips, crops, options.stride, options.preprocessing, options.policy)
+    return model, views, preprocess, device
 
 
 def _check_videos(paths: list[str]) -> None:

@@ -14,11 +14,20 @@ from tqdm import tqdm
 from vivit_zoo.evaluation.evaluate import average_views
 from vivit_zoo.inference import optimize_for_inference
 from vivit_zoo.model import ViViT
-from vivit_zoo.video.clips import Views
-from vivit_zoo.video.preprocess import Preprocess
+from vivit_zoo.video.clips import Policy, Views
+from vivit_zoo.video.preprocess import Preprocess, Style
 from vivit_zoo.video.reader import VideoError
 
-__all__ = ["best_classes", "check_model", "class_names", "class_table", "classify", "classify_files", "top_classes"]
+__all__ = [
+    "best_classes",
+    "check_model",
+    "class_names",
+    "class_table",
+    "classify",
+    "classify_files",
+    "inputs_of",
+    "top_classes",
+]
 
 
 def classify(
@@ -44,6 +53,39 @@ def classify(
     """
     logits = average_views(model, (view.to(device) for view in views.read(path, preprocess, gray)))
     return {name: x[0] for name, x in logits.items()} if isinstance(logits, dict) else logits[0]
+
+
+def inputs_of(
+    model: ViViT,
+    clips: int | None = None,
+    crops: int | None = None,
+    stride: int | None = None,
+    style: Style | None = None,
+    policy: Policy = "repeat_last",
+) -> tuple[Views, Preprocess]:
+    """Which frames of a video a model takes, and how they are preprocessed.
+
+    Args:
+        model: those of a source that says how it takes videos (`model.processing`) do so; others as ViViT's.
+        clips, crops: of the views; None for one of each where the model says how it takes videos, else for 4 and 3.
+        stride: distance of a clip's frames; None for the model's, else 2.
+        style: see `Preprocess`; None for the model's, else "original".
+        policy: what stands where a video is over, see `Views`.
+    """
+    known = model.processing
+    views = Views(
+        clips=clips or (4 if known is None else 1),
+        crops=crops or (3 if known is None else 1),
+        frames=model.config.num_frames,
+        stride=stride or (known and known.stride) or 2,
+        spread=known is not None and stride is None and known.stride is None,
+        policy=policy,
+    )
+    size = model.config.frame_size
+    if known is None or style is not None:
+        return views, Preprocess(size, style=style or "original")
+    stretch = known.short_side is None
+    return views, Preprocess(size, known.short_side, "antialiased", known.filter, stretch)
 
 
 def top_classes(logits: Tensor, names: Sequence[str] | None = None, count: int = 5) -> list[dict[str, Any]]:

@@ -203,6 +203,8 @@ class Views(_Clips):
     Args:
         clips: number of clips, spread evenly over the video as `clip_offsets` does; one stands in its middle.
         crops: 1 for the centre of the picture; 3 for left, middle, right (of a high picture top, middle, bottom).
+        spread: whether frames are spread over the whole video, in place of stride and fps: frame i of a clip k of K is
+            (i + k / K) length // frames. VideoPrism takes its one clip so.
         frames: frames of a clip.
         stride: distance in frames between two of them.
         fps: in place of the stride, see `ClipSampler`.
@@ -214,11 +216,14 @@ class Views(_Clips):
 
     clips: int = 4
     crops: int = 3
+    spread: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         view_crops(self.crops)
         clip_offsets(1, self.clips)
+        if self.spread and self.fps is not None:
+            raise ValueError(f"spread takes frames from the whole video, at no rate; fps {self.fps} must be None")
 
     def indices(self, video: Video) -> np.ndarray:
         """Frame numbers (clips, frames) int64 in [0, len(video)).
@@ -226,6 +231,14 @@ class Views(_Clips):
         Raises:
             VideoError: under the policy "error", if the video is too short.
         """
+        if self.spread:
+            if self.policy == "error" and len(video) < self.frames:
+                raise VideoError(
+                    f"{getattr(video, 'name', 'a video')}: {len(video)} frames are too few to take {self.frames} "
+                    "different ones; take fewer, or use the policy 'repeat_last'"
+                )
+            places = np.arange(self.frames) * self.clips + np.arange(self.clips)[:, None]
+            return places * len(video) // (self.frames * self.clips)
         return np.stack([self._clip(video, start) for start in self._even_starts(video, self.clips)])
 
     def cut(self, video: Video, preprocess: Preprocess) -> Tensor:

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-__all__ = ["Layout", "Preprocess", "Style", "normalise"]
+__all__ = ["Filter", "Layout", "Preprocess", "Style", "normalise"]
 
-Style = Literal["original", "transformers"]
+Style = Literal["original", "transformers", "antialiased"]
+Filter = Literal["bilinear", "bicubic"]
 Layout = Literal["t h w c", "t c h w", "c t h w"]
 
 
@@ -26,22 +27,33 @@ class Preprocess:
     - "transformers": equal to the default `VivitImageProcessor` of transformers, for those who must match it. Its
       resizing is antialiased, a crop larger than the frame is filled up with black, and it scales twice, to [-1, 1] and
       then by mean and deviation 0.5: values in [-3, 1]. Not what the checkpoints were trained on.
+    - "antialiased": as the video processors of transformers that torchvision computes, for the pretrained video models
+      whose `processing` says so. Antialiased from bytes to bytes, values in [-1, 1].
 
     Args:
         size: of the crop, (h, w) or one number for a square, in pixels.
         short_side: of the frame before the crop, in pixels; None for 256 per 224 of the crop's short side. For a crop
             that is not square, the original's frames are resized so that they cover 256/224 of both its sides.
-        style: "original" or "transformers".
+        style: "original", "transformers" or "antialiased".
+        filter: of resizing in the style "antialiased", "bilinear" or "bicubic".
+        stretch: whether frames are resized to `size` whatever their shape; in the style "antialiased".
 
     Raises:
-        ValueError: on an unknown style, sizes that are not positive, or a short side below the original's crop.
+        ValueError: on an unknown style or filter, sizes that are not positive, or a short side below the original's
+            crop.
     """
 
     size: int | tuple[int, int] = 224
     short_side: int | None = None
     style: Style = "original"
+    filter: Filter = "bilinear"
+    stretch: bool = False
 
     def __post_init__(self) -> None:
+        if self.filter not in get_args(Filter):
+            raise ValueError(f"filter {self.filter!r} is unknown; choose from {', '.join(get_args(Filter))}")
+        if self.style != "antialiased" and (self.stretch or self.filter != "bilinear"):
+            raise ValueError(f"the style {self.style!r} has no other filter and no stretch; use 'antialiased'")
         if self.style not in get_args(Style):
             raise ValueError(f"style {self.style!r} is unknown; choose from {', '.join(get_args(Style))}")
         if min(*self.crop_size, self.resized_side) < 1:
@@ -120,10 +132,14 @@ class Preprocess:
 
     def _resize(self, frame: Tensor) -> Tensor:
         height, width, _ = frame.shape
-        if self.style == "transformers":
+        if self.stretch:
+            return _resize_bytes(frame, self.crop_size, self.filter)
+        if self.style != "original":
             short, long = sorted((height, width))
             other = int(self.resized_side * long / short)
             size = (self.resized_side, other) if height <= width else (other, self.resized_side)
+            if self.style == "antialiased":
+                return _resize_bytes(frame, size, self.filter)
             return _resize_antialiased(frame, size)
         least_h, least_w = (side * self.resized_side // min(self.crop_size) for side in self.crop_size)
         return _resize_bilinear(
@@ -132,7 +148,7 @@ class Preprocess:
 
     def _scale(self, pixels: Tensor) -> Tensor:
         """From [0, 255] to what the style's models take, float32."""
-        if self.style == "original":
+        if self.style != "transformers":
             return pixels.float() / 127.5 - 1
         # In this order and these precisions, which reproduces numpy's results in transformers to the last bit.
         return ((pixels.double() * (1 / 127.5)).float() - 1 - 0.5) / 0.5
@@ -195,6 +211,15 @@ def _resize_antialiased(frame: Tensor, size: tuple[int, int]) -> Tensor:
     image = Image.fromarray(frame.round().byte().cpu().squeeze(-1).numpy())
     resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
     return torch.from_numpy(resized.reshape(height, width, -1)).to(frame.device)
+
+
+def _resize_bytes(frame: Tensor, size: tuple[int, int], filter: Filter) -> Tensor:
+    """Antialiased as torchvision does it, from bytes to bytes."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import resize
+
+    frame = rearrange(frame.round().byte() if frame.is_floating_point() else frame, "h w c -> c h w")
+    return rearrange(resize(frame, list(size), InterpolationMode(filter), antialias=True), "c h w -> h w c")
 
 
 def _crop(video: Tensor, size: tuple[int, int], crop: int | None) -> Tensor:

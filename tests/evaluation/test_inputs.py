@@ -1,0 +1,116 @@
+"""`vivit-zoo classify` without any option, beside transformers' own processors and models on the same frames."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import tiny_config
+from tests.footage import X264, write_video
+from tests.weights import families
+from tests.weights.families import make
+from vivit_zoo import ViViT
+from vivit_zoo.cli import main
+from vivit_zoo.evaluation.classify import inputs_of
+from vivit_zoo.video.clips import Views
+from vivit_zoo.video.preprocess import Preprocess
+from vivit_zoo.video.reader import VideoError, VideoReader
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")
+
+NUMBERS = {"image_mean": [0.4, 0.45, 0.5], "image_std": [0.2, 0.25, 0.3]}
+SIZES = {"size": {"shortest_edge": 15}, "crop_size": {"height": 12, "width": 12}} | NUMBERS
+PROCESSORS = {
+    "videoprism": (
+        "LlavaOnevisionVideoProcessor",
+        {"size": {"height": 12, "width": 12}, "resample": 3, "do_normalize": False},
+    ),
+    "videomae": ("VideoMAEVideoProcessor", SIZES),
+    "timesformer": ("TimesformerVideoProcessor", SIZES),
+    "vjepa2": ("VJEPA2VideoProcessor", {"crop_size": 12} | NUMBERS),
+}
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    return str(write_video(tmp_path_factory.mktemp("footage") / "clip.mp4", 60, **X264["b_frames"]))
+
+
+@pytest.mark.parametrize("own_format", [False, True])
+@pytest.mark.parametrize("family", PROCESSORS)
+def test_classify_gives_their_classes_and_probabilities(family, own_format, footage, tmp_path, capsys):
+    names = {i: f"action {i}" for i in range(5)}
+    theirs = make(family, id2label=names, label2id={name: i for i, name in names.items()})
+    name, options = PROCESSORS[family]
+    processor = getattr(families.transformers, name)(**options)
+    theirs.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    ours = ViViT.from_pretrained(tmp_path)
+    if own_format:
+        ours.save_pretrained(tmp_path / "ours")
+    capsys.readouterr()
+    source = tmp_path / "ours" if own_format else tmp_path
+    assert main(["classify", footage, "--checkpoint", str(source), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["classes"]
+
+    with VideoReader(footage) as video:
+        (indices,) = inputs_of(ours)[0].indices(video)
+        frames = video.read(indices)
+    with torch.no_grad():
+        probabilities = theirs(**processor(list(frames), return_tensors="pt")).logits.flatten().softmax(0)
+    order = probabilities.argsort(descending=True).tolist()
+    assert [one["name"] for one in found] == [names[i] for i in order]
+    np.testing.assert_allclose([one["probability"] for one in found], probabilities[order], rtol=0, atol=1e-5)
+
+
+def test_frames_that_are_spread(footage):
+    with VideoReader(footage) as video:
+        assert len(video) == 60
+        assert Views(clips=1, frames=16, spread=True).indices(video).tolist() == [[i * 60 // 16 for i in range(16)]]
+        both = Views(clips=2, frames=4, spread=True).indices(video)
+        assert both.tolist() == [[0, 15, 30, 45], [7, 22, 37, 52]]
+        with pytest.raises(VideoError, match="60 frames are too few to take 61 different ones"):
+            Views(clips=1, frames=61, spread=True, policy="error").indices(video)
+    with pytest.raises(ValueError, match=r"fps 3.0 must be None"):
+        Views(spread=True, fps=3.0)
+
+
+def test_inputs_follow_the_source_and_the_options(tmp_path):
+    plain = ViViT(tiny_config())
+    assert inputs_of(plain) == (Views(frames=6), Preprocess((8, 12)))
+    families.save(make("videomae"), tmp_path)
+    model = ViViT.from_pretrained(tmp_path)
+    views, preprocess = inputs_of(model)
+    assert views == Views(clips=1, crops=1, frames=6, stride=4)
+    assert preprocess == Preprocess((12, 12), 14, "antialiased", "bilinear")
+    views, preprocess = inputs_of(model, clips=3, crops=3, stride=2, style="original", policy="wrap")
+    assert views == Views(clips=3, crops=3, frames=6, stride=2, policy="wrap")
+    assert preprocess == Preprocess((12, 12))
+
+
+def test_another_size_keeps_the_share_of_the_crop(tmp_path):
+    families.save(make("timesformer"), tmp_path)
+    model = ViViT.from_pretrained(tmp_path, image_size=24)
+    assert model.processing.short_side == 28
+    assert inputs_of(model)[0].spread
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filter": "cubic", "style": "antialiased"}, "filter 'cubic' is unknown"),
+        ({"stretch": True}, "the style 'original' has no other filter and no stretch"),
+    ],
+)
+def test_wrong_preprocessing(options, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocess(12, **options)
+
+
+def test_resizing_of_a_resized_frame_changes_nothing():
+    frame = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    for options in ({}, {"filter": "bicubic", "stretch": True}):
+        preprocess = Preprocess((12, 10), 15, "antialiased", **options)
+        once = preprocess.resize(frame)
+        np.testing.assert_array_equal(preprocess.resize(once), once)
