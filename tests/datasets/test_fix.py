@@ -72,6 +72,7 @@ def test_class_folders_become_a_list(tmp_path):
     assert len(kept) == 25
 
 
+@pytest.mark.filterwarnings("ignore:.*their labels are joined")
 def test_lines_are_kept_as_they_are_in_every_form(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
     (tmp_path / "b.mp4").write_bytes(b"")
