@@ -1,9 +1,14 @@
 """`ImageModel`, an image ViT under one set of names, and `FOLDS`, which turn it into what a ViViT's blocks compute.
 
-The names are timm's, with separate parts where sources differ: `patch`, `patch_norm`, `pos_embed` (positions of the
-extra tokens first), `cls_token`, `dist_token`, `reg_tokens`, `norm_pre`, `blocks.{i}.` with `norm1`, `attn.qkv` or
-`attn.q`, `attn.k`, `attn.v`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1` or `mlp.gate` and `mlp.up`, `mlp.fc2`, `ls2`; then
-`norm` or `fc_norm`, and `attn_pool`. A fold acts where its names are present, so that a new source needs no new code.
+The names are ours below `encoder.`, with separate parts where sources differ:
+
+- `patch`, `patch_norm`, `pos_embed` (positions of the extra tokens first) or `pos_embed_y` and `pos_embed_x`;
+- `cls_token`, `dist_token`, `reg_tokens`, `norm_pre`;
+- `blocks.{i}.` with `norm1`, `attn.qkv` or `attn.q`, `attn.k`, `attn.v`, `attn.rel_pos`, `attn.proj`, `ls1`, `norm2`,
+  `mlp.fc1` or `mlp.gate` and `mlp.up`, `mlp.fc2`, `ls2`, and the optional norms; `rope.freqs` of all blocks;
+- `norm` before the pooling or `fc_norm` after it; `attn_pool` with `query`, `qkv` or `q` and `kv`, and our other names.
+
+A fold acts where its names are present, so that a new source needs no new code here.
 """
 
 import dataclasses
@@ -97,6 +102,7 @@ def distillation_token(image: ImageModel) -> None:
         parts = [name for name in ("dist_token", "reg_tokens") if name in image.tensors]
         tokens = torch.cat([image.tensors[name].flatten(0, -2) for name in parts])
         image.replace("reg_tokens", tokens, *parts)
+        image.notes.append("the source has a head for the distillation token, too; ViViT pools the class token alone")
 
 
 def extra_positions(image: ImageModel) -> None:
@@ -158,9 +164,7 @@ def join_qkv(image: ImageModel) -> None:
             if not found:
                 continue
             if kind == "weight" and len(found) < 3:
-                raise WeightsError(
-                    f"{image.source} lacks queries, keys or values; {block}attn has {len(found)} of them"
-                )
+                raise WeightsError(f"{image.source} lacks queries, keys or values: {block}attn has {len(found)} of 3")
             how = "" if len(found) == 3 else "zero where the source has no bias"
             zero = torch.zeros_like(found[0])
             joined = torch.cat([image.tensors.get(name, zero) for name in parts])
@@ -172,24 +176,56 @@ def halves_from_pairs(rows: Tensor, num_heads: int) -> Tensor:
     return rearrange(rows, "(h d two) ... -> (h two d) ...", h=num_heads, two=2)
 
 
+def learned_frequencies(image: ImageModel) -> None:
+    """The rotary frequencies (axes, depth, heads, pairs) of all blocks -> those of each block."""
+    if "rope.freqs" in image.tensors:
+        freqs, origin = image.tensors.pop("rope.freqs"), image.origin.pop("rope.freqs")
+        for i, block in enumerate(list(image.blocks)):
+            image.tensors[f"{block}attn.rope.freqs"] = freqs[:, i]
+            image.origin[f"{block}attn.rope.freqs"] = origin
+
+
 def rotary_layout(image: ImageModel) -> None:
-    """Rotated pairs of neighbours (2i, 2i + 1) -> of halves (i, i + d/2): a permutation within each head of q and k."""
-    if not image.facts.pop("interleaved", False):
+    """Rotary pairs of neighbours (2i, 2i + 1) -> of halves (i, i + d/2); the pairs of rows before those of columns.
+
+    Both are a permutation within each head of queries and keys.
+    """
+    interleaved, columns_first = (image.facts.pop(name, False) for name in ("interleaved", "columns_first"))
+    if not interleaved and not columns_first:
         return
-    heads = image.facts["num_heads"]
-    how = "rotary pairs in halves"
+    learned = image.facts["rope"].learned
+
+    def reorder(x: Tensor, heads: int) -> Tensor:
+        x = halves_from_pairs(x, heads) if interleaved else x
+        x = rearrange(x, "(h two pair) ... -> h two pair ...", h=heads, two=2)
+        if columns_first and not learned:
+            x = torch.cat(x.tensor_split(2, dim=2)[::-1], dim=2)
+        return rearrange(x, "h two pair ... -> (h two pair) ...")
+
     for block in image.blocks:
         for kind in ("weight", "bias"):
             name = f"{block}attn.qkv.{kind}"
             if name in image.tensors:
                 q, k, v = image.tensors[name].chunk(3)
-                q, k = (halves_from_pairs(x, heads) for x in (q, k))
-                image.replace(name, torch.cat([q, k, v]), name, how=how)
-            for part in ("q_norm", "k_norm"):
-                name = f"{block}attn.{part}.{kind}"
+                qkv = torch.cat([*(reorder(x, image.facts["num_heads"]) for x in (q, k)), v])
+                image.replace(name, qkv, name, how="rotary pairs reordered")
+            for name in (f"{block}attn.{part}.{kind}" for part in ("q_norm", "k_norm")):
                 if name in image.tensors:
-                    halves = halves_from_pairs(image.tensors[name], 1)
-                    image.replace(name, halves, name, how=how)
+                    image.replace(name, reorder(image.tensors[name], 1), name, how="rotary pairs reordered")
+        name = f"{block}attn.rope.freqs"
+        if name in image.tensors and columns_first:
+            image.replace(name, image.tensors[name].flip(0), name)
+
+
+def relative_positions(image: ImageModel) -> None:
+    """Biases of relative positions (offsets, heads), of each block or shared by all -> (heads, offsets) of each."""
+    shared, origin = image.tensors.pop("rel_pos", None), image.origin.pop("rel_pos", ())
+    for block in list(image.blocks):
+        name = f"{block}attn.rel_pos"
+        if shared is not None:
+            image.tensors[name], image.origin[name] = shared, origin
+        if name in image.tensors:
+            image.replace(f"{block}attn.attend.table", image.tensors[name].T, name)
 
 
 def join_gate(image: ImageModel) -> None:
@@ -236,7 +272,9 @@ FOLDS: tuple[Callable[[ImageModel], None], ...] = (
     extra_positions,
     grouped_keys,
     join_qkv,
+    learned_frequencies,
     rotary_layout,
+    relative_positions,
     join_gate,
     layer_scale,
     pooling_queries,

@@ -13,6 +13,7 @@ from typing import Any
 from einops import rearrange
 from torch import Tensor
 
+from vivit_zoo.config import RotaryConfig
 from vivit_zoo.weights.family import ACTS
 from vivit_zoo.weights.files import read_json
 from vivit_zoo.weights.folds import ImageModel, Pixels, rename
@@ -37,7 +38,7 @@ RENAMES = (
     (r"\.(output\.dense|mlp\.weights_out|mlp\.down_proj)\.", ".mlp.fc2."),
     (r"\.mlp\.(gate|up)_proj\.", r".mlp.\1."),
     (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-    (r"^head\.probe$", "attn_pool.latent"),
+    (r"^head\.probe$", "attn_pool.query"),
     (r"^head\.attention\.in_proj_", "attn_pool.qkv."),
     (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
     (r"^head\.layernorm\.", "attn_pool.norm."),
@@ -54,7 +55,7 @@ VIT = {"num_attention_heads": 12, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
 DINOV2 = VIT | {"layer_norm_eps": 1e-6, "patch_size": 14}
 CLIP = VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "patch_size": 32}
 SIGLIP = VIT | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "global_pool": "attention"}
-SIGLIP2 = SIGLIP | {"image_size": None, "num_patches": 256}
+SIGLIP2 = SIGLIP | {"image_size": None, "num_patches": 256, "positions_filter": "antialiased"}
 FAMILIES: dict[str, dict[str, Any]] = {
     "vit": VIT,
     "deit": VIT,
@@ -137,16 +138,11 @@ def _facts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str
         "num_heads": fields["num_attention_heads"],
         "act": ACTS[act],
         "norm_eps": fields["layer_norm_eps"],
-        "global_pool": defaults["global_pool"] if "attn_pool.latent" in tensors else pool,
+        "positions_filter": defaults.get("positions_filter", "bicubic"),
+        "global_pool": defaults["global_pool"] if "attn_pool.query" in tensors else pool,
     }
     if "rope_theta" in fields:
-        facts["rope"] = {
-            "kind": "centred",
-            "base": fields["rope_theta"],
-            "offset": 0.0,
-            "order": "hw",
-            "reference": None,
-        }
+        facts["rope"] = RotaryConfig(coords="centred", base=fields["rope_theta"])
     return facts
 
 

@@ -2,36 +2,39 @@
 
 from typing import Any
 
-from vivit_zoo.config import ViViTConfig
+from vivit_zoo.config import AttentionPoolConfig, ViViTConfig
 from vivit_zoo.weights.folds import FOLDS, ImageModel
 from vivit_zoo.weights.report import Checkpoint, WeightsError
 
 __all__ = ["image_checkpoint", "image_config"]
 
 # Layers that have a bias in ours, whether the source has one or not.
-BIASED = ("patch", "norm_pre", "norm", "norm1", "norm2", "attn.proj", "mlp.fc1", "mlp.fc2")
-WITHOUT = {
-    "fc_norm.weight": "its last norm comes after the average over tokens, ours before it (fc_norm)",
-    "q_norm.weight": "its queries and keys are normalised",
-    "attn.norm.weight": "its attention has a norm inside",
-    "mlp.norm.weight": "its MLP has a norm inside",
-    "patch_norm.weight": "its patches are normalised",
-}
+BIASED = ("patch", "attn.proj", "fc1", "fc2", "attn_pool.q", "attn_pool.kv", "attn_pool.proj")
+LAST = {"norm": "before_pool", "fc_norm": "after_pool"}
+FACTS = ("image_size", "num_heads", "act", "norm", "norm_eps", "global_pool", "rope")
 MOVED = {
     "patch.weight": "tubelet_embed.proj.weight",
     "patch.bias": "tubelet_embed.proj.bias",
+    "patch_norm.weight": "tubelet_embed.norm.weight",
+    "patch_norm.bias": "tubelet_embed.norm.bias",
     "pos_embed": "encoder.pos_embed.table",
     "cls_token": "encoder.cls_token.token",
     "reg_tokens": "encoder.reg_tokens.tokens",
+    "fc_norm.weight": "encoder.norm.weight",
+    "fc_norm.bias": "encoder.norm.bias",
 }
 
 
-def image_config(config: ViViTConfig, *, num_frames: int = 32, **changes: Any) -> ViViTConfig:
-    """The configuration of a video model that an image model fits, from that of the image model as one frame."""
-    # With a class token each variant takes its own default, which is that token wherever there is one.
-    pool = None if config.global_pool == "token" else config.global_pool
-    tubelet = (2 if num_frames % 2 == 0 else 1, *config.tubelet_size[1:])
-    fields = {"num_frames": num_frames, "tubelet_size": tubelet, "global_pool": pool, "num_classes": 400}
+def image_config(checkpoint: Checkpoint, *, num_frames: int = 32, **changes: Any) -> ViViTConfig:
+    """The configuration of a video model that an image model fits."""
+    config = checkpoint.config
+    fields: dict[str, Any] = {
+        "num_frames": num_frames,
+        "tubelet_size": (2 if num_frames % 2 == 0 else 1, *config.tubelet_size[1:]),
+        "num_classes": 400,
+    }
+    if checkpoint.default_size is not None:
+        fields["image_size"] = checkpoint.default_size
     return config.replace(**(fields | changes))
 
 
@@ -44,10 +47,6 @@ def image_checkpoint(image: ImageModel) -> Checkpoint:
     for fold in FOLDS:
         fold(image)
     fields = _fields(image)
-    for name in [name for name in image.tensors if name.startswith("attn_pool.")]:
-        why = "attention pooling, which ViViT does not have; the tokens before it are the same"
-        image.left |= dict.fromkeys(image.origin.pop(name), why)
-        del image.tensors[name]
     for name in [name for name in image.tensors if name.endswith(".weight")]:
         stem = name.removesuffix(".weight")
         if stem.endswith(BIASED) and f"{stem}.bias" not in image.tensors:
@@ -69,7 +68,8 @@ def image_checkpoint(image: ImageModel) -> Checkpoint:
         class_position=image.facts.get("class_position"),
         pixels=image.pixels,
         is_image=True,
-        positions_filter=image.facts.get("positions_filter", "bicubic"),
+        default_size=image.facts.get("default_size"),
+        positions_filter=image.facts.get("positions_filter") or "bicubic",
     )
 
 
@@ -90,39 +90,39 @@ def _fields(image: ImageModel) -> dict[str, Any]:
         if shape != shapes[0]:
             differing = {name for name, _ in shape.items() ^ shapes[0].items()}
             raise WeightsError(f"{image.source}: block {i} has other {', '.join(sorted(differing)[:3])} than block 0")
-    reasons = [reason for name, reason in WITHOUT.items() if any(tensor.endswith(name) for tensor in tensors)]
-    if "norm.weight" not in tensors and "fc_norm.weight" not in tensors:
-        reasons.append("its last norm is missing")
-    if "rope" in facts:
-        reasons.append("its positions are rotary")
-    if facts.get("norm") == "rms":
-        reasons.append("its norms are RmsNorm")
-    if len(tensors["blocks.0.mlp.fc1.weight"]) != tensors["blocks.0.mlp.fc2.weight"].shape[1]:
-        reasons.append("its MLP is gated")
-    pool = facts["global_pool"]
-    if pool == "attention":
-        pool = "avg"
-    if "cls_token" in tensors and pool != "token":
-        reasons.append(f"it has a class token and pools by {pool!r}")
-    if "pos_embed" not in tensors:
-        reasons.append("it has no learned positions")
-    if reasons:
-        raise WeightsError(f"{image.source} cannot start a ViViT: {'; '.join(reasons)}")
     kernel = tensors["patch.weight"] = tensors["patch.weight"].flatten(1)
     patch, dim = tuple(facts["patch"]), len(kernel)
     hidden = shapes[0]["mlp.fc2.weight"][1]
+    last = [where for name, where in LAST.items() if f"{name}.weight" in tensors]
+    if len(last) == 2:
+        raise WeightsError(f"{image.source} has a norm before and one after the pooling, ViViT one of them")
     if shapes[0]["attn.proj.weight"][1] != dim:
         raise WeightsError(f"{image.source}: its heads do not add up to its width")
     return {
-        "image_size": facts["image_size"],
         "tubelet_size": (1, *patch),
         "in_chans": kernel.shape[1] // (patch[0] * patch[1]),
         "dim": dim,
         "depth": len(blocks),
         "mlp_ratio": hidden / dim,
         "qkv_bias": "attn.qkv.bias" in shapes[0],
+        "gated": shapes[0]["mlp.fc1.weight"][0] == 2 * hidden,
+        "qk_norm": "attn.q_norm.weight" in shapes[0],
+        "attn_inner_norm": "attn.inner_norm.weight" in shapes[0],
+        "mlp_inner_norm": "mlp.inner_norm.weight" in shapes[0],
+        "rel_pos": "attn.attend.table" in shapes[0],
+        "patch_norm": "patch_norm.weight" in tensors,
         "pre_norm": "norm_pre.weight" in tensors,
+        "last_norm": last[0] if last else "none",
+        "class_token": "cls_token" in tensors,
         "reg_tokens": len(tensors.get("reg_tokens", ())),
         "pos_embed": "learned" if "pos_embed" in tensors else "none",
-        "global_pool": pool,
-    } | {name: facts[name] for name in ("num_heads", "act", "norm_eps")}
+        "attn_pool": _pooling(image) if facts["global_pool"] == "attention" else None,
+    } | {name: facts[name] for name in FACTS if name in facts}
+
+
+def _pooling(image: ImageModel) -> AttentionPoolConfig:
+    """The options of attention pooling."""
+    image.replace("attn_pool.query", image.tensors["attn_pool.query"].flatten(), "attn_pool.query")
+    fc1 = image.tensors.get("attn_pool.mlp.fc1.weight")
+    ratio = None if fc1 is None else len(fc1) / fc1.shape[1]
+    return AttentionPoolConfig(num_heads=image.facts.get("pool_heads"), mlp_ratio=ratio)

@@ -70,4 +70,8 @@ def read_npz(file: Path) -> Checkpoint:
     image = read_timm(model, str(file))
     image.pixels = ((0.5,), (0.5,))  # as everywhere in the original code
     image.facts["positions_filter"] = "linear"
-    return image_checkpoint(image)
+    checkpoint = image_checkpoint(image)
+    # The original's rule: a class token where the variant pools one, none in Models 3 and 4.
+    pool = None if checkpoint.config.global_pool == "token" else checkpoint.config.global_pool
+    checkpoint.config = checkpoint.config.replace(class_token=None, global_pool=pool)
+    return checkpoint

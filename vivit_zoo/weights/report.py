@@ -39,6 +39,7 @@ class Checkpoint:
         pixels: mean and standard deviation of pixels in [0, 1], one a channel, that an image model was trained with;
             None where unknown or as ours.
         is_image: whether it is an image model, which has no frames, classes or head of its own here.
+        default_size: (H, W) of the images that it usually takes, where its positions are for another size.
         positions_filter: how its positions are resized, see `resize.PositionsFilter`.
         fixed_grid: why its positions cannot be resized; empty where they can.
         processing: how the source takes videos; None where it does not say.
@@ -58,6 +59,7 @@ class Checkpoint:
     is_image: bool = False
     fixed_grid: str = ""
     processing: Processing | None = None
+    default_size: tuple[int, int] | None = None
 
     @classmethod
     def of_model(cls, model: nn.Module, source: str = "the given ViViT") -> "Checkpoint":

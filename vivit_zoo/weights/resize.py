@@ -8,6 +8,7 @@ computed at all.
 """
 
 from fractions import Fraction
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 Tubelet = Literal["central_frame", "filter_inflation", "arp", "random"]
-PositionsFilter = Literal["bicubic", "linear", "nearest", "antialiased"]
+PositionsFilter = Literal["bicubic", "bilinear", "linear", "nearest", "antialiased"]
 
 
 def resize_positions(table: Tensor, sizes: tuple[int, ...], filter: PositionsFilter = "linear") -> Tensor:
@@ -34,8 +35,8 @@ def resize_positions(table: Tensor, sizes: tuple[int, ...], filter: PositionsFil
 
     "linear": along each axis on its own; along an axis of one place it is repeated, to an axis of one place goes the
     middle. "bicubic": the last two axes of the grid, h and w, bicubically with antialiasing; any before them linearly.
-    "nearest": the place at floor(i · old / new), as TimeSformer's. "antialiased": linear between the centres of places,
-    over a wider triangle where places are lost, as VideoPrism's.
+    "bilinear": linear between the centres of places, as RADIO's. "antialiased": the same over a wider triangle where
+    places are lost, as VideoPrism's and SigLIP 2's. "nearest": the place at floor(i · old / new), as TimeSformer's.
     """
     dtype = table.dtype
     if filter == "bicubic" and table.shape[-3:-1] != sizes[-2:]:
@@ -64,13 +65,18 @@ def _nearest_weights(old: int, new: int) -> Tensor:
     return F.one_hot(torch.arange(new) * old // new, old).double()
 
 
-def _antialiased_weights(old: int, new: int) -> Tensor:
+def _centred_weights(old: int, new: int, antialias: bool = False) -> Tensor:
     # Along the last axis: torch's kernel is wrong for images of one column.
-    rows = F.interpolate(torch.eye(old, dtype=torch.float64)[None, :, None], (1, new), mode="bilinear", antialias=True)
+    places = torch.eye(old, dtype=torch.float64)[None, :, None]
+    rows = F.interpolate(places, (1, new), mode="bilinear", antialias=antialias)
     return rows[0, :, 0].mT
 
 
-WEIGHTS = {"nearest": _nearest_weights, "antialiased": _antialiased_weights}
+WEIGHTS = {
+    "nearest": _nearest_weights,
+    "bilinear": _centred_weights,
+    "antialiased": partial(_centred_weights, antialias=True),
+}
 
 
 def inflate_kernel(kernel: Tensor, t: int, tubelet: Tubelet) -> Tensor:

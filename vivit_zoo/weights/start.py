@@ -30,6 +30,12 @@ ClassTokenRule = Literal["copy", "keep"]
 PixelRule = Literal["fold", "keep"]
 SPATIAL, TEMPORAL = "encoder.spatial.", "encoder.temporal."
 KERNEL = "tubelet_embed.proj.weight"
+FIRST = "blocks.0.norm1.weight"  # every encoder has it
+# What must be equal and no shape shows.
+ALIKE = (
+    *("dim", "depth", "num_heads", "in_chans", "norm", "patch_norm", "pre_norm", "gated", "qk_norm"),
+    *("attn_inner_norm", "mlp_inner_norm", "attn_softcap", "rel_pos"),
+)
 
 
 def init_from_image(
@@ -112,7 +118,7 @@ def init_from_image(
     state = model.state_dict()
     if class_token is None:
         image = not any(name.startswith(SPATIAL) for name in checkpoint.tensors)
-        class_token = "keep" if original and image and f"{SPATIAL}norm.weight" in state else "copy"
+        class_token = "keep" if original and image and SPATIAL + FIRST in state else "copy"
     values: dict[str, Value] = {}
     new: dict[str, str] = {}
     rule = _Rules(config, state, checkpoint, tubelet, positions, temporal, class_token)
@@ -165,7 +171,7 @@ class _Rules:
     def __post_init__(self) -> None:
         self.tensors = self.checkpoint.tensors
         self.main, self.source_main = (
-            SPATIAL if f"{SPATIAL}norm.weight" in names else "encoder." for names in (self.state, self.tensors)
+            SPATIAL if SPATIAL + FIRST in names else "encoder." for names in (self.state, self.tensors)
         )
         mine, theirs = ({n for n in x if n.startswith(TEMPORAL)} for x in (self.state, self.tensors))
         self.same_temporal = mine == theirs and all(
@@ -305,8 +311,10 @@ class _Rules:
             elif name.endswith("cls_token.token"):
                 token = self.main + "cls_token.token" in self.state
                 left[name] = "class_token='keep'" if token else "the model has no class token"
-            elif name.endswith("reg_tokens.tokens") and self.main + "cls_token.token" not in self.state:
-                left[name] = "the model has no tokens beside its grid"
+            elif name.endswith("reg_tokens.tokens") and self.main + "reg_tokens.tokens" not in self.state:
+                left[name] = "the model has no registers"
+            elif ".attn_pool." in name and self.main + "attn_pool.query" not in self.state:
+                left[name] = "the model does not pool by attention"
             elif name.endswith("pos_embed.table") and self.main + "pos_embed.table" not in self.state:
                 left[name] = "the model's positions are fixed"
         return left
@@ -331,7 +339,7 @@ def config_for_image(source: Source, *, arch: str | None = None, **changes: Any)
             f"{found} is an original image checkpoint, which does not say what model it is of; build one"
         )
     if found.is_image:
-        return image_config(found.config, **changes)
+        return image_config(found, **changes)
     return found.config.replace(**changes)
 
 
@@ -341,7 +349,7 @@ def _read_source(model: nn.Module, source: Source, arch: str | None) -> tuple[Ch
     if not isinstance(found, Path):
         return found, False
     t, h, w = config_of(model).grid
-    return read_image(found, (1 if f"{SPATIAL}norm.weight" in model.state_dict() else t, h, w)), True
+    return read_image(found, (1 if SPATIAL + FIRST in model.state_dict() else t, h, w)), True
 
 
 def _check_alike(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -355,24 +363,33 @@ def _check_alike(model: nn.Module, checkpoint: Checkpoint) -> None:
         )
     wrong = [
         f"{name} {getattr(theirs, name)}, the model {getattr(mine, name)}"
-        for name in ("dim", "depth", "num_heads", "in_chans", "pre_norm")
+        for name in ALIKE
         if getattr(mine, name) != getattr(theirs, name)
     ]
     if mine.tubelet_size[1:] != theirs.tubelet_size[1:]:
         wrong.append(f"patches of {theirs.tubelet_size[1:]}, the model {mine.tubelet_size[1:]}")
-    if mine.act != theirs.act and "quick_gelu" in (mine.act, theirs.act):
+    if mine.act != theirs.act and not {mine.act, theirs.act} <= {"gelu", "gelu_tanh"}:
         wrong.append(f"act {theirs.act}, the model {mine.act}")
+    # Positions over time may be added to those over space.
+    if mine.rope != theirs.rope and not (mine.rope and theirs.rope and mine.rope.axes != theirs.rope.axes):
+        wrong.append(f"rope {theirs.rope}, the model {mine.rope}")
+    if mine.rel_pos and theirs.rel_pos and mine.grid[1:] != theirs.grid[1:]:
+        places = ["x".join(map(str, config.grid[1:])) for config in (theirs, mine)]
+        wrong.append(
+            f"relative positions for {places[0]} places, the model {places[1]}; build the image model for images of "
+            "the video's size (img_size= in timm) and pass it"
+        )
     if theirs.qkv_bias and not mine.qkv_bias:
         wrong.append("biases of queries, keys and values, the model none")
     has_token = any(name.endswith("cls_token.token") for name in model.state_dict())
     registers = [
         sum(len(x[n]) for n in x if n.endswith("reg_tokens.tokens")) for x in (model.state_dict(), checkpoint.tensors)
     ]
-    if has_token and registers[0] != registers[1]:
+    if (has_token or registers[0]) and registers[0] != registers[1]:
         wrong.append(f"{registers[1]} register tokens, the model {registers[0]}")
     if wrong:
         raise WeightsError(f"{checkpoint.source} has {'; '.join(wrong)}{hint}")
-    for name in ("act", "norm_eps"):
+    for name in ("act", "norm_eps", "last_norm", "last_norm_eps", "rope"):
         if getattr(mine, name) != getattr(theirs, name):
             checkpoint.notes.append(
                 f"{name} is {getattr(theirs, name)} in the source, {getattr(mine, name)} in the model"

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from vivit_zoo.config import RotaryConfig
 from vivit_zoo.weights.folds import ImageModel, Pixels, rename
 from vivit_zoo.weights.report import WeightsError
 
@@ -27,6 +28,8 @@ RENAMES = (
     (r"\.gamma_([12])$", r".ls\1.gamma"),
     (r"\.attn\.([qv])_bias$", r".attn.\1.bias"),
     (r"\.attn\.([qkv])_proj\.", r".attn.\1."),
+    (r"\.(attn|mlp)\.norm\.", r".\1.inner_norm."),
+    (r"^attn_pool\.latent$", "attn_pool.query"),
     (r"\.mlp\.fc1_g\.", ".mlp.gate."),
     (r"\.mlp\.fc1_x\.", ".mlp.up."),
 )
@@ -35,12 +38,23 @@ LEFT = (
     (r"^mask_token$", "a token of the pretraining"),
 )
 # The classes whose computation is known, and the methods that a subclass must leave as they are.
-MODELS = ("VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit", "NaFlexVit")
+MODELS = ("VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit", "NaFlexVit", "VisionTransformerRelPos")
 METHODS = ("forward", "forward_features", "forward_head", "pool", "_pos_embed")
-PATCHES, BLOCKS, NORMS = ("PatchEmbed", "NaFlexEmbeds"), ("Block", "EvaBlock"), ("LayerNorm", "RmsNorm", "Identity")
-ATTENTION, MLPS = ("Attention", "EvaAttention", "AttentionRope"), ("Mlp", "GluMlp", "SwiGLU")
+PATCHES, BLOCKS, NORMS = (
+    ("PatchEmbed", "NaFlexEmbeds"),
+    ("Block", "EvaBlock", "RelPosBlock"),
+    ("LayerNorm", "RmsNorm", "Identity"),
+)
+ATTENTION, MLPS = ("Attention", "EvaAttention", "AttentionRope", "RelPosAttention"), ("Mlp", "GluMlp", "SwiGLU")
 ACTS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 ROTARY = {"RotaryEmbeddingCat": "index", "RotaryEmbeddingDinoV3": "centred", "RotaryEmbeddingMixed": "learned"}
+# Mode, whether corners are aligned, whether it is antialiased.
+FILTERS: dict[tuple[Any, ...], str] = {
+    ("bicubic", False, True): "bicubic",
+    ("bilinear", False, True): "antialiased",
+    ("bilinear", False, False): "bilinear",
+    ("bilinear", True, False): "linear",
+}
 # Pools of timm that ViViT does not have: the tokens before them are the same.
 POOLS = {
     "": "it does not pool",
@@ -100,6 +114,11 @@ def read_timm(model: nn.Module, source: str) -> ImageModel:
     theirs = {name: tensor.float() for name, tensor in state.items() if name not in left}
     origin = rename(theirs, RENAMES, source)
     tensors = {name: theirs[others[0]] for name, others in origin.items()}
+    for name, (table, parts) in _relative_positions(model).items():
+        left_out = [ours for ours, (other,) in origin.items() if other in parts]
+        for ours in left_out:
+            del tensors[ours], origin[ours]
+        tensors[name], origin[name] = table, parts
     image = ImageModel(source, _facts(known, tensors), tensors, origin, left=left, pixels=_pixels(model))
     if tensors["patch.weight"].ndim == 2:
         (ph, pw), order = image.facts["patch"], "h w c" if known.embeds.channels_last else "c h w"
@@ -111,6 +130,31 @@ def read_timm(model: nn.Module, source: str) -> ImageModel:
     if known.global_pool in POOLS and not ("cls_token" in tensors and known.global_pool == ""):
         image.notes.append(f"{POOLS[known.global_pool]}; global_pool is {image.facts['global_pool']!r}")
     return image
+
+
+def _relative_positions(model: nn.Module) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
+    """Biases of relative positions: our name -> table (offsets + 3, heads), and which tensors it is made of.
+
+    The last three are those of the class token. An MLP over offsets is a table on a fixed grid.
+    """
+    found: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
+    for name, part in model.named_modules():
+        module: Any = part
+        table = getattr(module, "relative_position_bias_table", None)
+        names: tuple[str, ...] = (f"{name}.relative_position_bias_table",)
+        if hasattr(module, "rel_coords_log"):
+            table = module.bias_act(module.mlp.fc2(module.mlp.act(module.mlp.fc1(module.rel_coords_log))))
+            table = table.flatten(0, 1) * (module.bias_gain or 1)
+            names = tuple(f"{name}.mlp.{other}" for other in module.mlp.state_dict())
+        if table is not None:
+            # Tables without biases of a class token, and an MLP, which gives it none.
+            offsets = len(table.detach()) - 3 * (getattr(module, "prefix_tokens", 1) and len(names) == 1)
+            table = torch.cat(
+                [table.detach().float(), table.new_zeros(3 if offsets == len(table) else 0, table.shape[1])]
+            )
+            ours = re.sub("^(shared_rel_pos|rel_pos_bias)$", "rel_pos", name)
+            found[f"{ours}.rel_pos" if ours.endswith(".attn") else ours] = (table, names)
+    return found
 
 
 def _facts(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -129,18 +173,30 @@ def _facts(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "norm_eps": block.norm1.eps,
         "norm": "rms" if type(block.norm1).__name__ == "RmsNorm" else "layer",
         "global_pool": {"map": "attention", "avg": "all" if with_extra else "avg"}.get(pool, pool),
+        "pool_heads": getattr(getattr(model, "attn_pool", None), "num_heads", None),
+        "positions_filter": _filter(embed),
     }
+    if hasattr(embed, "pos_embed_grid_size"):  # positions for one size, images of another
+        size = embed.default_img_size or (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (0, 0))[-2:]
+        facts["default_size"] = tuple(size) if all(size) else None
     rope = getattr(model, "rope", None)
     if rope is not None:
         facts["interleaved"] = not getattr(rope, "rotate_half", False)
-        facts["rope"] = {
-            "kind": ROTARY[type(rope).__name__],
-            "base": getattr(rope, "temperature", None),
-            "offset": getattr(rope, "grid_offset", 0.0),
-            "order": {"ij": "hw", "xy": "wh"}[rope.grid_indexing],
-            "reference": getattr(rope, "ref_feat_shape", None),
-        }
+        facts["columns_first"] = rope.grid_indexing == "xy"
+        facts["rope"] = RotaryConfig(
+            coords="centred" if ROTARY[type(rope).__name__] == "centred" else "index",
+            base=float(rope.temperature),
+            offset=float(getattr(rope, "grid_offset", 0.0)),
+            reference=getattr(rope, "ref_feat_shape", None),
+            learned=ROTARY[type(rope).__name__] == "learned",
+        )
     return facts
+
+
+def _filter(embed: Any) -> str | None:
+    """How timm resizes a model's positions; None for a way that is not here."""
+    usual: dict[str, Any] = {"interp_mode": "bicubic", "align_corners": False, "antialias": True}
+    return FILTERS.get(tuple(getattr(embed, f"pos_embed_{name}", value) for name, value in usual.items()))
 
 
 def _embed(model: Any) -> Any:
@@ -158,7 +214,7 @@ def _act_name(mlp: Any) -> str | None:
     """Our name of an MLP's activation; None for one that ViViT does not have. A gated MLP's is always SiLU."""
     name = type(mlp.act).__name__
     if type(mlp).__name__ != "Mlp":
-        return "gelu" if name == "SiLU" else None
+        return "silu" if name == "SiLU" else None
     if name == "GELU" and getattr(mlp.act, "approximate", "none") == "tanh":
         return "gelu_tanh"
     return ACTS.get(name)
@@ -215,8 +271,14 @@ def _unlike_ours(model: Any) -> Iterator[str]:
         yield "it pools by a class token that it does not have"
     if all(hasattr(getattr(model, name, None), "weight") for name in ("norm", "fc_norm")):
         yield "it normalises before and after pooling"
-    if type(getattr(model, "rope", None)).__name__ not in (*ROTARY, "NoneType"):
-        yield f"its positions are {type(model.rope).__name__}"
+    rope: Any = getattr(model, "rope", None)
+    kind = type(rope).__name__
+    if kind not in (*ROTARY, "NoneType"):
+        yield f"its positions are {kind}"
+    elif getattr(rope, "in_pixels", False) or getattr(rope, "normalize_coords", "separate") != "separate":
+        yield "its rotary positions are in pixels, or scaled by one side for both"
+    elif getattr(rope, "min_period", None) is not None or (ROTARY.get(kind) == "centred" and rope.grid_offset):
+        yield "its rotary positions have periods or an offset of their own"
     if getattr(embed, "norm_input", None) is not None:
         yield "it normalises pixels"
 
@@ -238,8 +300,6 @@ def _unlike_block(block: Any) -> Iterator[str]:
         yield "its heads do not add up to its width"
     if getattr(attn, "gate", None) is not None:
         yield "its attention is gated"
-    if getattr(attn, "relative_position_bias_table", None) is not None:
-        yield "its attention has biases over relative positions"
     if _act_name(mlp) is None:
         yield f"its {type(mlp).__name__} has the activation {type(mlp.act).__name__}"
     if getattr(mlp, "gate_last", False):
