@@ -49,7 +49,7 @@ FAMILIES = (
     ("MAE", r"mae"),
     ("DeiT and DeiT-3", r"^deit"),
     ("SAM", r"^samvit|_sam"),
-    ("relative positions in an MLP or tables of their own", r"relpos|_srelpos"),
+    ("ViTs with relative positions alone", r"relpos|_srelpos"),
     ("convolutional stems", r"_r\d+_|_r26|_resnet|_mci_|hybrid"),
     ("FlexiViT", r"^flexivit"),
     ("NaFlex", r"^naflex"),
@@ -81,7 +81,7 @@ def options(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def walk() -> Iterator[Row]:
-    """Every architecture of timm's that has a pretrained tag and the shape of a ViT, without towers of language models."""
+    """Every architecture of timm's with a pretrained tag and the shape of a ViT, language models' towers left out."""
     names = [name for module in MODULES for name in timm.list_models(module=module, pretrained=True)]
     tags: dict[str, list[str]] = {}
     for name in sorted(set(names)):
@@ -105,6 +105,7 @@ def walk() -> Iterator[Row]:
 
 
 def family(tag: str) -> str:
+    """The row of the table that a tag belongs to; "" for none."""
     return next(name for name, pattern in FAMILIES if re.search(pattern, tag))
 
 
@@ -129,6 +130,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> int:
+    """Print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"write the table into {PAGE.name}")
     args = parser.parse_args()

@@ -4,7 +4,7 @@ The names are ours below `encoder.`, with separate parts where sources differ:
 
 - `patch`, `patch_norm`, `pos_embed` (positions of the extra tokens first) or `pos_embed_y` and `pos_embed_x`;
 - `cls_token`, `dist_token`, `reg_tokens`, `norm_pre`;
-- `blocks.{i}.` with `norm1`, `attn.qkv` or `attn.q`, `attn.k`, `attn.v`, `attn.rel_pos`, `attn.proj`, `ls1`, `norm2`,
+- `blocks.{i}.` with `norm1`, `attn.qkv` or `attn.q`, `attn.k`, `attn.v`, `attn.proj`, `rel_pos`, `ls1`, `norm2`,
   `mlp.fc1` or `mlp.gate` and `mlp.up`, `mlp.fc2`, `ls2`, and the optional norms; `rope.freqs` of all blocks;
 - `norm` before the pooling or `fc_norm` after it; `attn_pool` with `query`, `qkv` or `q` and `kv`, and our other names.
 
@@ -221,20 +221,21 @@ def relative_positions(image: ImageModel) -> None:
     """Biases of relative positions (offsets, heads), of each block or shared by all -> (heads, offsets) of each."""
     shared, origin = image.tensors.pop("rel_pos", None), image.origin.pop("rel_pos", ())
     for block in list(image.blocks):
-        name = f"{block}attn.rel_pos"
+        name = f"{block}rel_pos"
         if shared is not None:
             image.tensors[name], image.origin[name] = shared, origin
         if name in image.tensors:
-            image.replace(f"{block}attn.attend.table", image.tensors[name].T, name)
+            image.replace(f"{name}.table", image.tensors[name].T, name)
 
 
 def join_gate(image: ImageModel) -> None:
-    """The two first layers of a gated MLP -> one, the gate first."""
+    """The two first layers of a gated MLP -> one, the gate first; or the one of an MLP without a gate."""
     for block in image.blocks:
         for kind in ("weight", "bias"):
             parts = [f"{block}mlp.{part}.{kind}" for part in ("gate", "up")]
-            if parts[0] in image.tensors:
-                image.replace(f"{block}mlp.fc1.{kind}", torch.cat([image.tensors[name] for name in parts]), *parts)
+            found = [name for name in parts if name in image.tensors]
+            if found:
+                image.replace(f"{block}mlp.fc1.{kind}", torch.cat([image.tensors[name] for name in found]), *found)
 
 
 def layer_scale(image: ImageModel) -> None:

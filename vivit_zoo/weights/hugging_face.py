@@ -119,9 +119,10 @@ def _facts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str
     defaults = FAMILIES[config["model_type"]]
     vision = config.get("vision_config", config)
     fields = defaults | {name: vision[name] for name in defaults if vision.get(name) is not None}
-    act = fields["hidden_act"]
-    if act not in ACTS:
-        raise WeightsError(f"{source}: hidden_act {act!r} is not among {', '.join(ACTS)}")
+    acts = ACTS | {"silu": "silu"}
+    act = "silu" if vision.get("use_swiglu_ffn") else fields["hidden_act"]
+    if act not in acts:
+        raise WeightsError(f"{source}: hidden_act {act!r} is not among {', '.join(acts)}")
     try:
         patch, size = (_pair(fields[name]) for name in ("patch_size", "image_size"))
         if size is None:
@@ -136,7 +137,7 @@ def _facts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str
         "image_size": size,
         "patch": patch,
         "num_heads": fields["num_attention_heads"],
-        "act": ACTS[act],
+        "act": acts[act],
         "norm_eps": fields["layer_norm_eps"],
         "positions_filter": defaults.get("positions_filter", "bicubic"),
         "global_pool": defaults["global_pool"] if "attn_pool.query" in tensors else pool,

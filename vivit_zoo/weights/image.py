@@ -109,7 +109,7 @@ def _fields(image: ImageModel) -> dict[str, Any]:
         "qk_norm": "attn.q_norm.weight" in shapes[0],
         "attn_inner_norm": "attn.inner_norm.weight" in shapes[0],
         "mlp_inner_norm": "mlp.inner_norm.weight" in shapes[0],
-        "rel_pos": "attn.attend.table" in shapes[0],
+        "rel_pos": "rel_pos.table" in shapes[0],
         "patch_norm": "patch_norm.weight" in tensors,
         "pre_norm": "norm_pre.weight" in tensors,
         "last_norm": last[0] if last else "none",

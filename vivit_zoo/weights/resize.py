@@ -7,6 +7,7 @@ token's features. TimeSformer's and VideoPrism's have rules of their own. Along 
 computed at all.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from typing import Literal, get_args
@@ -72,7 +73,7 @@ def _centred_weights(old: int, new: int, antialias: bool = False) -> Tensor:
     return rows[0, :, 0].mT
 
 
-WEIGHTS = {
+WEIGHTS: dict[str, Callable[[int, int], Tensor]] = {
     "nearest": _nearest_weights,
     "bilinear": _centred_weights,
     "antialiased": partial(_centred_weights, antialias=True),

@@ -115,8 +115,7 @@ def read_timm(model: nn.Module, source: str) -> ImageModel:
     origin = rename(theirs, RENAMES, source)
     tensors = {name: theirs[others[0]] for name, others in origin.items()}
     for name, (table, parts) in _relative_positions(model).items():
-        left_out = [ours for ours, (other,) in origin.items() if other in parts]
-        for ours in left_out:
+        for ours in [ours for ours, others in origin.items() if others[0] in parts]:
             del tensors[ours], origin[ours]
         tensors[name], origin[name] = table, parts
     image = ImageModel(source, _facts(known, tensors), tensors, origin, left=left, pixels=_pixels(model))
@@ -127,6 +126,10 @@ def read_timm(model: nn.Module, source: str) -> ImageModel:
     eps: set[Any] = {module.eps for module in model.modules() if type(module).__name__ in NORMS[:2]}
     if len(eps) > 1:
         image.notes.append(f"norm_eps is {image.facts['norm_eps']:g} everywhere; the source has {sorted(eps)}")
+    if getattr(_embed(known), "pos_embed_ar_preserving", False):
+        image.notes.append(
+            "timm cuts positions of images that are not square out of those of a square; here they are resized"
+        )
     if known.global_pool in POOLS and not ("cls_token" in tensors and known.global_pool == ""):
         image.notes.append(f"{POOLS[known.global_pool]}; global_pool is {image.facts['global_pool']!r}")
     return image
@@ -147,13 +150,10 @@ def _relative_positions(model: nn.Module) -> dict[str, tuple[Tensor, tuple[str, 
             table = table.flatten(0, 1) * (module.bias_gain or 1)
             names = tuple(f"{name}.mlp.{other}" for other in module.mlp.state_dict())
         if table is not None:
-            # Tables without biases of a class token, and an MLP, which gives it none.
-            offsets = len(table.detach()) - 3 * (getattr(module, "prefix_tokens", 1) and len(names) == 1)
-            table = torch.cat(
-                [table.detach().float(), table.new_zeros(3 if offsets == len(table) else 0, table.shape[1])]
-            )
-            ours = re.sub("^(shared_rel_pos|rel_pos_bias)$", "rel_pos", name)
-            found[f"{ours}.rel_pos" if ours.endswith(".attn") else ours] = (table, names)
+            table = table.detach().float()
+            if len(names) > 1 or not getattr(module, "prefix_tokens", 1):  # no biases of the class token
+                table = torch.cat([table, table.new_zeros(3, table.shape[1])])
+            found[re.sub(r"(attn|shared_rel_pos|rel_pos_bias)(\.rel_pos)?$", "rel_pos", name)] = (table, names)
     return found
 
 
