@@ -128,9 +128,9 @@ def test_merging_restores_the_order(order, cuts):
 
 def test_a_clip_is_counted_once():
     whole = random_scores(4, 3)
-    with pytest.raises(ValueError, match="1 clips were evaluated more than once, such as number 2"):
+    with pytest.raises(ValueError, match="1 clips were evaluated more than once, for example number 2"):
         Scores.merge([whole._take(torch.tensor([0, 2])), whole._take(torch.tensor([1, 2]))])
-    with pytest.raises(ValueError, match="2 parts cannot be merged; each needs indices"):
+    with pytest.raises(ValueError, match="cannot merge 2 parts; each needs indices"):
         Scores.merge([whole, Scores(whole.logits, whole.labels)])
     with pytest.raises(ValueError, match="0 parts"):
         Scores.merge([])
@@ -180,9 +180,11 @@ def test_an_empty_set_can_be_written(tmp_path):
 
 def test_wrong_files(tmp_path):
     scores = Scores(torch.eye(2), torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match=r"ends with '\.txt'; predictions go to \.csv or \.jsonl, everything to \.npz"):
+    with pytest.raises(
+        ValueError, match=r"has the suffix '\.txt'; choose \.csv or \.jsonl for predictions, \.npz for all"
+    ):
         scores.save(tmp_path / "p.txt")
-    with pytest.raises(ValueError, match="which clip has which name needs indices"):
+    with pytest.raises(ValueError, match="names need indices"):
         scores.save(tmp_path / "p.csv", names=["a", "b"])
     (tmp_path / "text.npz").write_text("no arrays")
     scores.save(tmp_path / "cut.npz")
@@ -190,17 +192,17 @@ def test_wrong_files(tmp_path):
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     np.save(tmp_path / "one.npy", np.zeros(3))
     for name in ("text.npz", "cut.npz", "other.npz", "one.npy"):
-        with pytest.raises(ValueError, match=f"{name} holds no scores"):
+        with pytest.raises(ValueError, match=f"{name} was not written by Scores.save"):
             Scores.load(tmp_path / name)
 
 
 def test_what_does_not_belong_together():
     logits, labels = torch.zeros(2, 3), torch.tensor([0, 1])
-    with pytest.raises(ValueError, match="logits of 2 clips, 1 labels and no indices do not fit"):
+    with pytest.raises(ValueError, match="logits of 2 clips, 1 labels and no indices; their numbers must be equal"):
         Scores(logits, labels[:1])
     with pytest.raises(ValueError, match="2 labels and 3 indices"):
         Scores(logits, labels, torch.arange(3))
-    with pytest.raises(ValueError, match="labels go from 0 to 7, but the model has 3 classes, 0 to 2"):
+    with pytest.raises(ValueError, match="labels are from 0 to 7, but the model has 3 classes, 0 to 2"):
         Scores(logits, labels * 7)
     with pytest.raises(ValueError, match=r"heads of the logits are \['a'\], those of the labels \['b'\]"):
         Scores({"a": logits}, {"b": labels})
@@ -208,5 +210,5 @@ def test_what_does_not_belong_together():
         Scores(logits, {"b": labels})
     with pytest.raises(ValueError, match="top 0 is not positive"):
         Scores(logits, labels).accuracy(top=0)
-    with pytest.raises(ValueError, match=r"this is of one head; choose with scores\.heads\[\.\.\.\] from a, b"):
+    with pytest.raises(ValueError, match=r"the model has several heads; use scores\.heads\[name\] with one of a, b"):
         random_heads(2, {"a": 3, "b": 2}).confusion()

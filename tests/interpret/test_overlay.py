@@ -118,7 +118,7 @@ def test_layers_by_name_and_number():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--layer", "2"], "layer '2' is not there; the model has 2, 0 to 1: encoder.blocks.0.attn, "),
+        (["--layer", "2"], "there is no layer '2'; the model has 2, 0 to 1: encoder.blocks.0.attn, "),
         (["--layer", "head"], "layer 'head' is not there"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--stride", "30", "--policy", "error"], "60 frames are too few"),

@@ -1,4 +1,4 @@
-"""A model and videos: the scores of a test set, and the classes of a file."""
+"""Evaluate models: scores of a test set, classes of a video file."""
 
 from vivit_zoo.evaluation.classify import classify, top_classes
 from vivit_zoo.evaluation.evaluate import average_views, evaluate, shuffle_frames, swap_halves

@@ -1,4 +1,4 @@
-"""Classify video files: decode, sample views, average their logits, name the classes."""
+"""Classify video files: decode, sample views, average their logits, look up class names."""
 
 import json
 import re
@@ -38,15 +38,15 @@ def classify(
     device: torch.device | str = "cpu",
     gray: bool = False,
 ) -> Tensor | dict[str, Tensor]:
-    """Logits (classes,) of a video file, the mean over its views; by head where the model has several.
+    """Return the mean logits over the views of a video file, (classes,), or a dictionary of them by head.
 
     Args:
-        model: any callable from videos (b, c, t, h, w) to logits, or to a dictionary of them.
-        path: of the video.
-        views: what to look at.
-        preprocess: what to make of the frames.
-        device: where the model lives.
-        gray: give the model one channel in place of three.
+        model: any callable from videos (b, c, t, h, w) to logits, or to a dictionary of logits by head.
+        path: the video file.
+        views: the clips and crops to sample.
+        preprocess: the preprocessing of the frames.
+        device: device of the model.
+        gray: pass one gray channel to the model instead of three.
 
     Raises:
         VideoError: if the file cannot be read, or is too short under the policy "error".
@@ -89,7 +89,7 @@ def inputs_of(
 
 
 def top_classes(logits: Tensor, names: Sequence[str] | None = None, count: int = 5) -> list[dict[str, Any]]:
-    """The likeliest classes of logits (classes,), best first: class number, name, probability (softmax, in [0, 1])."""
+    """Return number, name and softmax probability of the most likely classes, best first, from logits (classes,)."""
     best = logits.float().softmax(dim=0).topk(min(count, len(logits)))
     return [
         {"class": number, "name": names[number] if names else f"class {number}", "probability": probability}
@@ -98,10 +98,10 @@ def top_classes(logits: Tensor, names: Sequence[str] | None = None, count: int =
 
 
 def class_names(model: ViViT) -> Any:
-    """The names of a model's classes, by head; None where there are none.
+    """Return the class names of a model, by head if it has several; None if it has no names.
 
-    The official checkpoints for Kinetics-400 do not name their classes, which are in alphabetical order. Only a source
-    that says so gets these names: 400 classes alone may be any.
+    The official Kinetics-400 checkpoints contain no class names; their classes are in alphabetical order. A model gets
+    these names only if its source says Kinetics-400, because any 400 classes are possible.
     """
     source = "/".join(Path(model.load_report.source).parts[-3:]).lower() if model.load_report else ""
     if model.class_names is None and model.num_classes == 400 and re.search(r"kinetics[-_]?400|k400", source):
@@ -120,13 +120,14 @@ def classify_files(
     top: int = 5,
     as_json: bool = False,
 ) -> int:
-    """Print the likeliest classes of each file; returns 1 if one could not be read, else 0. Progress goes to stderr.
+    """Print the most likely classes of each file; return 1 if a file could not be read, else 0.
 
-    With `as_json` a line each file: {"video": ..., "classes": [{"class": 116, "name": ..., "probability": ...}, ...]},
-    by head for a model with several, or {"video": ..., "error": ...}.
+    Progress goes to stderr. With `as_json`, each file is a line {"video": ..., "classes": [{"class": 116, "name": ...,
+    "probability": ...}, ...]}, where a model with several heads has a dictionary by head, or {"video": ..., "error":
+    ...}. The model is moved to the device and optimised for inference, in place.
 
     Raises:
-        ValueError: if the model has no head, or takes neither one nor three channels.
+        ValueError: if the model has no head, or an unsupported number of channels.
     """
     check_model(model)
     model = optimize_for_inference(model.to(device).eval())
@@ -146,19 +147,19 @@ def classify_files(
 
 
 def check_model(model: ViViT) -> None:
-    """Whether a model can name what is in a video.
+    """Check that a model can classify video files.
 
     Raises:
         ValueError: if it has no head, or takes neither one nor three channels.
     """
     if not model.num_classes:
-        raise ValueError("the model has no head, so there is nothing to classify into; load it with num_classes=...")
+        raise ValueError("the model has no head and cannot classify; load it with num_classes=...")
     if model.config.in_chans not in (1, 3):
         raise ValueError(f"the model takes {model.config.in_chans} channels; videos have 3, or 1 for gray models")
 
 
 def best_classes(model: ViViT, logits: Tensor | dict[str, Tensor], count: int) -> Any:
-    """`top_classes` of logits (classes,) by the model's names; by head for a model with several."""
+    """Return `top_classes` with the model's class names, by head if the model has several."""
     names = class_names(model)
     if isinstance(logits, dict):
         return {head: top_classes(x, names and names[head], count) for head, x in logits.items()}
@@ -166,7 +167,7 @@ def best_classes(model: ViViT, logits: Tensor | dict[str, Tensor], count: int) -
 
 
 def class_table(path: str, best: Any) -> str:
-    """What `best_classes` gave, a line a class, under the name of the video."""
+    """Format the result of `best_classes`: the path, then a line for each class."""
     heads = best if isinstance(best, dict) else {"": best}
     lines = [path]
     for head, classes in heads.items():

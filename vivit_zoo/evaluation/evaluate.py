@@ -1,4 +1,4 @@
-"""Running any classifier of clips over a data set, and the controls that tell whether it uses time."""
+"""Evaluate any classifier of clips on a data set, and controls that show whether it uses time."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,21 +20,22 @@ def evaluate(
     change: Callable[[Tensor], Tensor] | None = None,
     softmax: bool = False,
 ) -> Scores:
-    """Run a model over batches of (video, label) or (video, label, index); what else they hold is left alone.
+    """Run a model over batches of (video, label) or (video, label, index) and return its scores.
 
-    A video is a clip each (b, c, t, h, w), or views (b, v, c, t, h, w), which are averaged as `average_views` does. A
-    label is (b,), or by head. An index (b,) is a clip's place in its data set, kept in the scores.
+    Videos are clips (b, c, t, h, w), or views (b, v, c, t, h, w), which are averaged by `average_views`. Labels are
+    (b,), or a dictionary by head. Indices (b,) are the positions of the clips in the data set. Further elements of a
+    batch are ignored.
 
     Args:
-        model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of them by head; put
-            modules into evaluation mode yourself.
-        batches: such as a `DataLoader`.
-        device: where the model lives.
-        change: applied to each batch of clips before the model, such as `shuffle_frames()`.
-        softmax: average the views' probabilities in place of their logits.
+        model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of logits by head.
+            Modules must be in evaluation mode.
+        batches: any iterable, such as a `DataLoader`.
+        device: device of the model.
+        change: function applied to each batch of clips before the model, such as `shuffle_frames()`.
+        softmax: average the probabilities of the views instead of their logits.
 
     Raises:
-        ValueError: if there are no batches, or labels do not fit the logits.
+        ValueError: if there are no batches, or the labels do not match the logits.
     """
     answers, labels, indices = [], [], []
 
@@ -52,14 +53,14 @@ def evaluate(
 
 
 def _to_cpu(x: Any, kind: type) -> Any:
-    """A tensor, or a dictionary of tensors, as float32 or int64."""
+    """Convert a tensor, or a dictionary of tensors, to float32 or int64 on the CPU."""
     if isinstance(x, Mapping):
         return {head: _to_cpu(one, kind) for head, one in x.items()}
     return x.float().cpu() if kind is float else x.long().cpu()
 
 
 def _join(batches: list[Any]) -> Any:
-    """Tensors, or dictionaries of tensors, one after the other."""
+    """Concatenate tensors, or dictionaries of tensors."""
     if isinstance(batches[0], Mapping):
         return {head: torch.cat([one[head] for one in batches]) for head in batches[0]}
     return torch.cat(batches)
@@ -69,18 +70,18 @@ def _join(batches: list[Any]) -> Any:
 def average_views(
     model: Callable[[Tensor], Tensor | dict[str, Tensor]], views: Tensor | Iterable[Tensor], softmax: bool = False
 ) -> Any:
-    """The mean of the raw logits over the views of each video: (b, v, c, t, h, w) -> (b, classes).
+    """Average the logits over the views of each video: (b, v, c, t, h, w) -> (b, classes).
 
-    As the original code evaluates: what is averaged are logits, not probabilities. One view is computed at a time.
+    Like the original code, this averages logits and not probabilities. The views are computed one at a time.
 
     Args:
-        model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of them by head; the
-            result is of the same kind. Put modules into evaluation mode yourself.
-        views: (b, v, c, t, h, w), or an iterable over v of (b, c, t, h, w), which need not be in memory at once.
-        softmax: average probabilities; the result is the logarithm of their mean, whose softmax is that mean.
+        model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of logits by head.
+            The result has the same type. Modules must be in evaluation mode.
+        views: (b, v, c, t, h, w), or an iterable of v tensors (b, c, t, h, w), which may be made one at a time.
+        softmax: average probabilities instead, and return the logarithm of the mean.
 
     Raises:
-        ValueError: if there are no views, or a tensor has not six axes.
+        ValueError: if there are no views, or a tensor does not have six axes.
     """
     if isinstance(views, Tensor):
         if views.ndim != 6:
@@ -100,9 +101,9 @@ def average_views(
 
 
 def shuffle_frames(seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """A change for `evaluate`: the frames of each clip in a random order of its own, (b, c, t, h, w) -> same.
+    """Return a function that shuffles the frames of each clip, (b, c, t, h, w) -> same, as `change` of `evaluate`.
 
-    The n-th clip it is given gets the n-th order of the seed, however the clips are cut into batches.
+    Each clip gets its own random order. The order depends on the seed and the number of the clip, not on the batches.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -114,5 +115,5 @@ def shuffle_frames(seed: int = 0) -> Callable[[Tensor], Tensor]:
 
 
 def swap_halves(video: Tensor) -> Tensor:
-    """The second half of the frames before the first: (b, c, t, h, w) -> same, with an even t."""
+    """Swap the two halves of a clip in time: (b, c, t, h, w) -> same, for even t."""
     return rearrange(video, "b c (half t) h w -> half b c t h w", half=2).flip(0).movedim(0, 2).flatten(2, 3)

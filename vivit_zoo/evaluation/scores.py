@@ -1,4 +1,4 @@
-"""What a model answered to a data set: accuracies, confusions, predictions in files."""
+"""Predictions of a model on a data set: accuracies, confusion matrices, files."""
 
 import csv
 import dataclasses
@@ -19,19 +19,20 @@ __all__ = ["Scores"]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model answered to a data set, all on the CPU.
+    """Logits and labels of a data set, on the CPU.
 
-    Several heads, such as noun and verb, are scored together: a clip is right if all heads are, and among the best five
-    if the combination is among the five likeliest combinations, by the product of the heads' probabilities. That is
-    Epic Kitchens' "action", as in the original. `heads` has the scores of each.
+    Models with several heads, such as noun and verb, are scored by the combination of classes. A clip is correct if all
+    heads are correct, and correct in the top 5 if the combination is one of the five with the largest product of
+    probabilities. This is the "action" accuracy of Epic Kitchens, as in the original code. `heads` has the scores of
+    each head.
 
     Args:
-        logits: (clips, classes) in float32; of several heads, a dictionary of them by head.
-        labels: (clips,) class numbers; of several heads by head.
-        indices: (clips,) places of the clips in their data set; None where nobody counted.
+        logits: (clips, classes) in float32, or a dictionary of logits by head.
+        labels: class numbers (clips,), or a dictionary by head.
+        indices: positions of the clips in the data set, (clips,); None if unknown.
 
     Raises:
-        ValueError: if these do not belong together.
+        ValueError: if their sizes or heads differ, or a label is not a class of the model.
     """
 
     logits: Any
@@ -43,16 +44,19 @@ class Scores:
             names = [sorted(x) if isinstance(x, Mapping) else "one unnamed" for x in (self.logits, self.labels)]
             if names[0] != names[1]:
                 raise ValueError(f"the heads of the logits are {names[0]}, those of the labels {names[1]}")
-            _ = self.heads  # each is checked
+            _ = self.heads  # checks each head
             return
         clips, classes = self.logits.shape
         if len(self.labels) != clips or (self.indices is not None and len(self.indices) != clips):
             counted = "no" if self.indices is None else len(self.indices)
-            raise ValueError(f"logits of {clips} clips, {len(self.labels)} labels and {counted} indices do not fit")
+            raise ValueError(
+                f"there are logits of {clips} clips, {len(self.labels)} labels and {counted} indices; "
+                "their numbers must be equal"
+            )
         if clips and not 0 <= self.labels.min() <= self.labels.max() < classes:
             raise ValueError(
-                f"labels go from {self.labels.min()} to {self.labels.max()}, but the model has {classes} classes, "
-                f"0 to {classes - 1}; are they those of another data set?"
+                f"labels are from {self.labels.min()} to {self.labels.max()}, but the model has {classes} classes, "
+                f"0 to {classes - 1}; are the labels from another data set?"
             )
 
     def __len__(self) -> int:
@@ -60,16 +64,16 @@ class Scores:
 
     @property
     def heads(self) -> dict[str, "Scores"]:
-        """The scores of each head; of a model with only one, {"": itself}."""
+        """The scores of each head; {"": self} if there is only one head."""
         if isinstance(self.logits, Tensor):
             return {"": self}
         return {name: Scores(self.logits[name], self.labels[name], self.indices) for name in self.logits}
 
     def joint(self) -> "Scores":
-        """All heads as one, whose classes are the combinations; the last head's class changes fastest.
+        """Combine all heads into one, whose classes are the combinations; the class of the last head changes fastest.
 
-        Its logits are the logarithms of the products of the heads' probabilities. For {"noun": 300, "verb": 97} these
-        are the original's 29,100 actions; they take 116 kB a clip.
+        The logits are the logarithms of the products of probabilities. For {"noun": 300, "verb": 97} these are the
+        29,100 actions of the original code, 116 kB per clip.
         """
         first, *others = self.heads.values()
         if not others:
@@ -81,7 +85,7 @@ class Scores:
         return Scores(logits, labels, self.indices)
 
     def correct(self, top: int = 1) -> Tensor:
-        """Of which clips the label is among the `top` likeliest classes: (clips,) bool.
+        """Return for each clip whether the label is among the `top` most likely classes: (clips,) bool.
 
         Raises:
             ValueError: if top is not positive.
@@ -89,9 +93,9 @@ class Scores:
         if top < 1:
             raise ValueError(f"top {top} is not positive")
         found = [torch.zeros(0, dtype=torch.bool)]
-        for at in torch.arange(len(self)).split(512):  # the combinations of all clips at once would not fit into memory
+        for at in torch.arange(len(self)).split(512):  # the combinations of all clips may not fit into memory
             part = self._take(at).joint()
-            # Of equal logits argmax takes the first, as `confusion` does; topk any.
+            # Of equal logits argmax takes the first, like `confusion`; topk may take any.
             best = (
                 part.logits.topk(min(top, part.logits.shape[1])).indices if top > 1 else part.logits.argmax(1)[:, None]
             )
@@ -99,12 +103,12 @@ class Scores:
         return torch.cat(found)
 
     def accuracy(self, labels: Any = None, top: int = 1) -> float:
-        """Share of the clips, in [0, 1], whose label is among the `top` likeliest; other labels may be given."""
+        """Return the share of clips in [0, 1] whose label, or other label in `labels`, is in the `top` most likely."""
         scores = self if labels is None else dataclasses.replace(self, labels=labels)
         return scores.correct(top).double().mean().item()
 
     def class_accuracy(self, top: int = 1) -> Tensor:
-        """The accuracy on the clips of each class: (classes,) float64 in [0, 1]; nan for a class without clips.
+        """Return the accuracy of each class: (classes,) float64 in [0, 1]; nan for a class without clips.
 
         Raises:
             ValueError: if there are several heads.
@@ -114,7 +118,7 @@ class Scores:
         return torch.bincount(labels[self.correct(top)], minlength=len(clips)).double() / clips
 
     def confusion(self) -> Tensor:
-        """How many clips of a class (row) were taken for another or itself (column): (classes, classes) int64.
+        """Return the confusion matrix, with labels as rows and predictions as columns: (classes, classes) int64.
 
         Raises:
             ValueError: if there are several heads.
@@ -126,7 +130,7 @@ class Scores:
 
     def _only_head(self) -> tuple[Tensor, Tensor]:
         if not isinstance(self.logits, Tensor):
-            raise ValueError(f"this is of one head; choose with scores.heads[...] from {', '.join(self.heads)}")
+            raise ValueError(f"the model has several heads; use scores.heads[name] with one of {', '.join(self.heads)}")
         return self.logits, self.labels
 
     def _take(self, which: Tensor) -> "Scores":
@@ -136,21 +140,23 @@ class Scores:
 
     @staticmethod
     def merge(parts: Iterable["Scores"]) -> "Scores":
-        """The scores of several processes as one, in the order of the data set.
+        """Merge the scores of several processes, in the order of the data set.
 
-        Clips with a negative index do not count: they filled up a batch, or stood in for a file that cannot be read.
+        Clips with a negative index are dropped: they fill up a batch, or replace a file that cannot be read.
 
         Raises:
-            ValueError: if there are no parts, one has no indices, or a clip is in two: each must be counted once.
+            ValueError: if there are no parts, a part has no indices, or a clip occurs twice.
         """
         parts = list(parts)
         if not parts or any(part.indices is None for part in parts):
-            raise ValueError(f"{len(parts)} parts cannot be merged; each needs indices: batches (video, label, index)")
+            raise ValueError(
+                f"cannot merge {len(parts)} parts; each needs indices, from batches of (video, label, index)"
+            )
         parts = [part._take(part.indices >= 0) for part in parts if part.indices is not None]
         indices, order = torch.cat([part.indices for part in parts if part.indices is not None]).sort(stable=True)
         twice = indices[1:][indices.diff() == 0]
         if len(twice):
-            raise ValueError(f"{len(twice)} clips were evaluated more than once, such as number {twice[0]}")
+            raise ValueError(f"{len(twice)} clips were evaluated more than once, for example number {twice[0]}")
         merged = {}
         for name in parts[0].heads:
             of_head = [part.heads[name] for part in parts]
@@ -159,18 +165,18 @@ class Scores:
         return _of_heads(merged)
 
     def save(self, file: str | Path, names: Sequence[str] | None = None, classes: Any = None, top: int = 5) -> None:
-        """Write the predictions to a .csv or .jsonl, or everything, for `load`, to an .npz.
+        """Write predictions to a .csv or .jsonl file, or all scores, for `load`, to an .npz file.
 
-        A clip is a line: index, name, label, and the likeliest classes with their probabilities (softmax).
+        Each clip is a line with its index, name, label and most likely classes with their softmax probabilities.
 
         Args:
-            file: its ending says what to write.
-            names: of all clips of the data set, such as their paths; needs indices.
-            classes: names of the classes, written in place of their numbers; of several heads by head.
-            top: number of likeliest classes.
+            file: the file; its suffix determines the format.
+            names: names of all clips of the data set, such as their paths; needs indices.
+            classes: class names, written instead of class numbers; a dictionary by head if there are several heads.
+            top: number of classes per clip.
 
         Raises:
-            ValueError: on another ending, or names without indices.
+            ValueError: if the suffix is another, or there are names but no indices.
         """
         file = Path(file)
         if file.suffix == ".npz":
@@ -180,7 +186,7 @@ class Scores:
             np.savez(file, **arrays)
             return
         if names is not None and self.indices is None:
-            raise ValueError("which clip has which name needs indices; evaluate batches (video, label, index)")
+            raise ValueError("names need indices; evaluate batches of (video, label, index)")
         lines = self._lines(names, classes, top)
         if file.suffix == ".jsonl":
             file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
@@ -191,7 +197,9 @@ class Scores:
                 writer.writeheader()
                 writer.writerows(rows)
         else:
-            raise ValueError(f"{file} ends with {file.suffix!r}; predictions go to .csv or .jsonl, everything to .npz")
+            raise ValueError(
+                f"{file} has the suffix {file.suffix!r}; choose .csv or .jsonl for predictions, .npz for all scores"
+            )
 
     def _lines(self, names: Sequence[str] | None, classes: Any, top: int) -> Iterator[dict[str, Any]]:
         heads = self.heads
@@ -214,10 +222,10 @@ class Scores:
 
     @staticmethod
     def load(file: str | Path) -> "Scores":
-        """The scores that `save` wrote to an .npz.
+        """Load scores that `save` wrote to an .npz file.
 
         Raises:
-            ValueError: if the file holds something else.
+            ValueError: if the file was not written by `save`.
         """
         try:
             with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
@@ -228,11 +236,11 @@ class Scores:
                 {name: Scores(tensors[f"{name}/logits"], tensors[f"{name}/labels"], indices) for name in names}
             )
         except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{file} holds no scores as Scores.save writes them: {error!r}") from error
+            raise ValueError(f"{file} was not written by Scores.save: {error!r}") from error
 
 
 def _of_heads(heads: dict[str, Scores]) -> Scores:
-    """The inverse of `Scores.heads`."""
+    """Undo `Scores.heads`."""
     if heads.keys() == {""}:
         return heads[""]
     indices = next(iter(heads.values())).indices
@@ -240,7 +248,7 @@ def _of_heads(heads: dict[str, Scores]) -> Scores:
 
 
 def _flatten(line: dict[str, Any]) -> dict[str, Any]:
-    """A line with a column each for the likeliest classes and their probabilities."""
+    """Give each of the most likely classes, and each probability, its own column."""
     flat: dict[str, Any] = {}
     for key, value in line.items():
         if not isinstance(value, list):

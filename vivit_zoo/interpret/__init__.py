@@ -1,6 +1,6 @@
-"""What a model looks at: attention maps and rollout, and pictures of them over the video.
+"""Attention maps and attention rollout of a model, and pictures of them on the video.
 
-A name is imported from its file when it is first used, so that importing this package loads nothing heavy.
+Names are imported on first use, so importing this package loads nothing heavy.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What a model looks at in a video file: the clip in its middle under the heat of attention, as a sheet and a film."""
+"""Draw the attention of a model on the middle clip of a video file, as a picture and as an animation."""
 
 from pathlib import Path
 
@@ -30,30 +30,32 @@ def attend_file(
     layer: str | None = None,
     top: int = 5,
 ) -> str:
-    """Draw what a model looks at, and say what it sees and where the pictures are.
+    """Draw the attention of a model on a video; return the most likely classes and the files as text.
 
-    `out`/{name of the video}.png shows a frame of each tubelet, below it the attention rollout and each head of the
-    layer; the .gif of the same name the rollout over every frame of the video from the clip's first to its last.
+    `out`/{name of the video}.png shows a frame of each tubelet, with rows for attention rollout and for each head of
+    the layer. The .gif of the same name shows rollout on every frame between the first and the last of the clip.
 
     Args:
-        model: to look into.
-        path: of the video.
+        model: the model; it is moved to the device and optimised for inference, in place.
+        path: the video file.
         views: one clip and one crop.
-        preprocess: what to make of the frames.
-        out: folder; made if missing.
-        device: where the model shall live.
-        layer: as for `choose_layer`; None for the rollout alone.
-        top: number of classes to tell.
+        preprocess: the preprocessing of the frames.
+        out: folder; created if missing.
+        device: device to compute on.
+        layer: a layer as for `choose_layer`; None for rollout only.
+        top: number of classes to print.
 
     Raises:
         VideoError: if the file cannot be read, or is too short under the policy "error".
-        ValueError: if the model has no such layer, no head, or takes neither one nor three channels; if there are
+        ValueError: if the model has no such layer, no head, or an unsupported number of channels; or if there are
             several views.
         OSError: if the pictures cannot be written.
     """
     check_model(model)
     if views.clips * views.crops != 1:
-        raise ValueError(f"a picture is of one clip and one crop, not of {views.clips} times {views.crops}")
+        raise ValueError(
+            f"views have {views.clips} clips and {views.crops} crops; a picture needs one clip and one crop"
+        )
     name = None if layer is None else choose_layer(model, layer)
     with VideoReader(path, gray=model.config.in_chans == 1) as video:
         (clip,) = views.indices(video)
@@ -84,10 +86,10 @@ def attend_file(
 
 
 def choose_layer(model: ViViT, layer: str) -> str:
-    """The name of an attention layer by its name or its number, from 0 or, from the end, -1.
+    """Return the name of an attention layer, given its name or its number (0 is the first, -1 the last).
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no such layer.
     """
     names = attention_layers(model)
     if layer in names:
@@ -96,21 +98,21 @@ def choose_layer(model: ViViT, layer: str) -> str:
         return names[int(layer)]
     except (ValueError, IndexError):
         raise ValueError(
-            f"layer {layer!r} is not there; the model has {len(names)}, 0 to {len(names) - 1}: {', '.join(names)}"
+            f"there is no layer {layer!r}; the model has {len(names)}, 0 to {len(names) - 1}: {', '.join(names)}"
         ) from None
 
 
 def _film(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The frames of a video from a clip's first to its last, and for each the number of the clip's frame on show.
+    """Return the frames of a video from a clip's first to its last, and for each the frame of the clip it belongs to.
 
-    A frame that the clip repeats is shown as often; where the clip starts again, so does the film.
+    Frames that the clip repeats are repeated; where the clip starts again, so does the animation.
     """
     steps = [np.arange(here, max(here + 1, after)) for here, after in zip(clip, [*clip[1:], clip[-1]], strict=True)]
     return np.concatenate(steps), np.repeat(np.arange(len(clip)), [len(step) for step in steps])
 
 
 def _tubelets(model: ViViT) -> tuple[np.ndarray, Tensor]:
-    """A frame of the clip for each temporal place, and for each frame of the clip its temporal place."""
+    """Return a frame of the clip for each temporal position, and the temporal position of each frame of the clip."""
     config = model.config
     used = np.arange(config.num_frames)
     if config.sampled_frames is not None:
