@@ -34,7 +34,8 @@ from vivit_zoo.model import ViViT
 from vivit_zoo.studies.study import BASE, Cell, Setting, run_from_command_line
 from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.training.checkpoint import write_whole
-from vivit_zoo.training.loop import TrainConfig, train
+from vivit_zoo.training.config import TrainConfig
+from vivit_zoo.training.loop import train
 
 CLIPS = 200
 SHOWN = 3  # of them

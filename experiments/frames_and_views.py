@@ -18,7 +18,7 @@ from dataclasses import replace
 from whole_frame import AS_VIDEOS
 
 from vivit_zoo.studies.study import Setting, run_from_command_line
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 MODEL_2 = AS_VIDEOS.change_model(variant="factorised_encoder")
 

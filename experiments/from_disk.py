@@ -27,7 +27,7 @@ from whole_frame import WHOLE_FRAME
 
 from vivit_zoo.datasets import DataConfig
 from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 FROM_DISK = dataclasses.replace(
     BASE,

@@ -23,7 +23,7 @@ from vivit_zoo.attention import attend, attend_over_time
 from vivit_zoo.blocks import Block
 from vivit_zoo.encoders import GridEncoder
 from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 
 def attend_split(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, *, over_time: int) -> Tensor:

@@ -21,7 +21,7 @@ from still_digits import pretrained
 
 from vivit_zoo.datasets import NumberedDigits
 from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
-from vivit_zoo.training.loop import Start, TrainConfig
+from vivit_zoo.training.config import Start, TrainConfig
 
 NUMBERED = dataclasses.replace(
     BASE.change_model(variant="factorised_encoder", num_classes={"number": 10, "order": len(NumberedDigits.orders)}),

@@ -12,7 +12,7 @@ Seen: nothing beyond the noise. The base has all that there is to know, and the 
 import sys
 
 from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

@@ -11,7 +11,7 @@ Seen: for the factorised encoder no difference; joint attention learns sooner wi
 import sys
 
 from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

@@ -22,7 +22,7 @@ from typing import Any
 from whole_frame import AS_VIDEOS
 
 from vivit_zoo.studies.study import Setting, run_from_command_line
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 FEW = replace(AS_VIDEOS.change_model(variant="factorised_encoder"), data=replace(AS_VIDEOS.data, train_clips=500))
 

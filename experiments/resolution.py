@@ -20,7 +20,7 @@ from whole_frame import WHOLE_FRAME
 
 from vivit_zoo.datasets import DataConfig
 from vivit_zoo.studies.study import Setting, run_from_command_line
-from vivit_zoo.training.loop import Start, TrainConfig
+from vivit_zoo.training.config import Start, TrainConfig
 
 LEARNED = replace(
     NUMBERED.change_model(pos_embed="learned"),

@@ -14,7 +14,7 @@ import sys
 
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 BAG = MovingDigits.bag_ceiling
 

@@ -18,7 +18,7 @@ from image_start import NUMBERED
 from still_digits import pretrained
 
 from vivit_zoo.studies.study import Setting, run_from_command_line
-from vivit_zoo.training.loop import Start, TrainConfig
+from vivit_zoo.training.config import Start, TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

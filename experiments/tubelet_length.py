@@ -14,7 +14,7 @@ to see. Seeds with 4 and 8 differ more than the lengths do.
 import sys
 
 from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

@@ -19,7 +19,7 @@ import sys
 
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 
 def settings(base: TrainConfig) -> list[Setting]:

@@ -25,7 +25,7 @@ import sys
 
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.datasets import DataConfig
-from vivit_zoo.training.loop import Start, TrainConfig
+from vivit_zoo.training.config import Start, TrainConfig
 from vivit_zoo.training.run import train_from_command_line
 
 BASE = TrainConfig(

@@ -20,7 +20,7 @@ import sys
 
 from table7 import recipe
 
-from vivit_zoo.training.loop import Start
+from vivit_zoo.training.config import Start
 from vivit_zoo.training.run import train_from_command_line
 
 BASE = recipe(

@@ -14,7 +14,7 @@ from typing import Any
 
 from vivit_zoo.config import named_config
 from vivit_zoo.datasets import DataConfig
-from vivit_zoo.training.loop import Start, TrainConfig
+from vivit_zoo.training.config import Start, TrainConfig
 from vivit_zoo.video.augment import Augment
 
 # timm's names of the weights of the ViT paper, ImageNet-21K, which the original starts from.

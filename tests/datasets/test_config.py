@@ -92,7 +92,7 @@ def test_what_is_built_in_can_be_read_like_files():
 
 def test_other_tasks_are_read_but_not_yet_trained_on(folder, tmp_path):
     from tests.conftest import tiny_config
-    from vivit_zoo.training.loop import TrainConfig
+    from vivit_zoo.training.config import TrainConfig
 
     listed = tmp_path / "list.csv"
     listed.write_text("path,label\nwalk/walk_0.mp4,0;2\nrun/run_0.mp4,1\n")

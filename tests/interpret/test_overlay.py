@@ -119,7 +119,7 @@ def test_layers_by_name_and_number():
     ("arguments", "message"),
     [
         (["--layer", "2"], "there is no layer '2'; the model has 2, 0 to 1: encoder.blocks.0.attn, "),
-        (["--layer", "head"], "layer 'head' is not there"),
+        (["--layer", "head"], "there is no layer 'head'"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--stride", "30", "--policy", "error"], "60 frames are too few"),
     ],

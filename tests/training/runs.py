@@ -13,7 +13,8 @@ import torch
 from vivit_zoo.datasets import DataConfig
 from vivit_zoo.studies.cells import BASE
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics
-from vivit_zoo.training.loop import TrainConfig, train
+from vivit_zoo.training.config import TrainConfig
+from vivit_zoo.training.loop import train
 
 SPEEDS = {"clips_per_second", "loader_clips_per_second", "model_clips_per_second"}
 

@@ -61,7 +61,7 @@ def test_two_processes_train_and_test_as_one(tmp_path):
     # A batch that cannot be split over two processes is an error in both.
     for rank in (0, 1):
         message = (tmp_path / f"odd-{rank}.txt").read_text()
-        assert "batch_size 6 cannot be shared out over 2 processes with accumulate 2" in message
+        assert "batch_size 6 cannot be split over 2 processes with accumulate 2" in message
     assert not Checkpoints(tmp_path / "odd" / "checkpoints").files()
 
 

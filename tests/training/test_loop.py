@@ -17,7 +17,8 @@ from vivit_zoo.studies.cells import BASE
 from vivit_zoo.system.processes import process_context
 from vivit_zoo.training import loop as train_module
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics
-from vivit_zoo.training.loop import Start, TrainConfig, train
+from vivit_zoo.training.config import Start, TrainConfig
+from vivit_zoo.training.loop import train
 
 
 def assert_same_run(one, other):

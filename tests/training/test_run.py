@@ -22,7 +22,7 @@ from vivit_zoo.cli import main
 from vivit_zoo.datasets import DataConfig, MovingDigits
 from vivit_zoo.studies.cells import BASE
 from vivit_zoo.training.checkpoint import Checkpoints
-from vivit_zoo.training.loop import Start, TrainConfig
+from vivit_zoo.training.config import Start, TrainConfig
 from vivit_zoo.training.run import train_from_command_line
 from vivit_zoo.video.augment import Augment
 

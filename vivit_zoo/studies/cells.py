@@ -23,7 +23,8 @@ from vivit_zoo.model import ViViT
 from vivit_zoo.studies.measures import clips_to_reach, rise
 from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.training.checkpoint import read_metrics, write_whole
-from vivit_zoo.training.loop import TrainConfig, train
+from vivit_zoo.training.config import TrainConfig
+from vivit_zoo.training.loop import train
 
 __all__ = ["BASE", "UNTIL_LEARNED", "Cell", "Setting", "check_setting", "run_cell"]
 

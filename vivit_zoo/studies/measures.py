@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from vivit_zoo.training.loop import TrainConfig
+from vivit_zoo.training.config import TrainConfig
 
 __all__ = ["Accuracy", "ClipsToReach", "Measure", "clips_to_reach", "measure_from_json", "rise"]
 

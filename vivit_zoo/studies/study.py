@@ -24,8 +24,8 @@ from vivit_zoo.studies.slurm import Slurm, run_on_slurm
 from vivit_zoo.studies.statistics import ALPHA, LEAST_SEEDS
 from vivit_zoo.studies.tables import note, study_table
 from vivit_zoo.training.checkpoint import read_metrics, write_whole
+from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.help import STUDY_HELP
-from vivit_zoo.training.loop import TrainConfig
 from vivit_zoo.training.run import make_parser
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""Training of a model on clips: the loop, its data loading, checkpoints, and the command line of a recipe.
+"""Train models on clips: configuration, training loop, data loading, checkpoints, and the command line of a recipe.
 
-A name is imported from its file when it is first used, so that importing this package loads nothing heavy.
+Names are imported on first use, so importing this package loads nothing heavy.
 """
 
 from typing import TYPE_CHECKING
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from vivit_zoo.system.lazy import import_on_use
 
 if TYPE_CHECKING:
-    from vivit_zoo.training.loop import Start, TrainConfig, Trained, train
+    from vivit_zoo.training.config import Start, TrainConfig
+    from vivit_zoo.training.loop import Trained, train
     from vivit_zoo.training.losses import cross_entropy, mixup
     from vivit_zoo.training.optim import WeightAverage, warmup_cosine
     from vivit_zoo.training.run import make_parser, train_and_report, train_from_command_line
@@ -30,7 +31,8 @@ __all__ = [
 __getattr__ = import_on_use(
     __name__,
     {
-        "loop": ["Start", "TrainConfig", "Trained", "train"],
+        "config": ["Start", "TrainConfig"],
+        "loop": ["Trained", "train"],
         "losses": ["cross_entropy", "mixup"],
         "optim": ["WeightAverage", "warmup_cosine"],
         "run": ["make_parser", "train_and_report", "train_from_command_line"],

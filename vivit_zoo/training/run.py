@@ -22,8 +22,9 @@ from vivit_zoo.model import ViViT
 from vivit_zoo.system.extras import install_advice
 from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics, write_whole
+from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.help import TRAIN_HELP
-from vivit_zoo.training.loop import TrainConfig, Trained, train
+from vivit_zoo.training.loop import Trained, train
 from vivit_zoo.weights import Checkpoint, config_for_image
 from vivit_zoo.weights.card import Training, model_card
 
