@@ -343,6 +343,7 @@ def _build_encoder(config: ViViTConfig, encoder: Callable[..., nn.Module]) -> nn
         "rel_pos": partial(RelativePositionBias, frame=(h, w)) if config.rel_pos else None,
     }
     pool = dataclasses.asdict(config.attn_pool or AttentionPoolConfig()) | {
+        "attend": offered["attend"],
         "drop": config.drop,
         "attn_drop": config.attn_drop,
     }

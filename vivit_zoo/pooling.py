@@ -27,7 +27,7 @@ class AttentionPool(nn.Module):
         inner_dim: width of query, keys and values together; None for `dim`.
         mlp_ratio: hidden width of the MLP over `dim`; None for no MLP.
         pre_norm: whether a norm of the tokens stands before keys and values.
-        attend: the attention strategy of query and blocks.
+        attend: the attention strategy of the blocks; the query attends by `attention.attend` in any case.
         act: activation of the MLPs.
         norm: makes each norm from its width.
         drop, attn_drop: dropout rates in the blocks, in [0, 1).
@@ -55,7 +55,7 @@ class AttentionPool(nn.Module):
         inner = inner_dim or dim
         if inner % num_heads:
             raise ValueError(f"the pooling's width {inner} is not divisible by its num_heads {num_heads}")
-        self.num_heads, self.attend = num_heads, attend
+        self.num_heads = num_heads
         block = partial(Block, dim, num_heads, attend=attend, act=act, norm=norm, drop=drop, attn_drop=attn_drop)
         self.blocks = nn.Sequential(*(block() for _ in range(depth)))
         self.norm_pre = norm(dim) if pre_norm else nn.Identity()
@@ -75,6 +75,6 @@ class AttentionPool(nn.Module):
         x = self.norm_pre(self.blocks(x))
         q = rearrange(self.q(self.query.to(x.dtype)), "(h d) -> h 1 d", h=self.num_heads)
         k, v = rearrange(self.kv(x), "... n (kv h d) -> kv ... h n d", kv=2, h=self.num_heads)
-        y = self.attend(q.expand(*k.shape[:-2], -1, -1), k, v, 0.0)
+        y = attend(q.expand(*k.shape[:-2], -1, -1), k, v, 0.0)
         y = self.proj(rearrange(y, "... h 1 d -> ... (h d)"))
         return self.norm(y) if self.mlp is None else y + self.mlp(self.norm(y))

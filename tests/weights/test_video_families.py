@@ -343,3 +343,42 @@ def test_the_report_says_what_was_folded(tmp_path):
     assert "times temporal_dense" in derived["encoder.blocks.1.attn_time.proj.weight"]
     assert count_blocks(derived, "encoder.blocks.") == 2
     assert JEPA["num_pooler_layers"] == 2
+
+
+TOWER = {"intermediate_size": 96, "num_auxiliary_layers": 1}
+TEXT = {
+    **{"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4},
+    **{"vocab_size": 50, "max_position_embeddings": 8},
+}
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+def test_video_tower_of_videoprism(with_text, tmp_path):
+    if with_text:
+        vision = {name: value for name, value in (families.PRISM | TOWER).items() if name != "num_labels"}
+        vision.pop("attn_implementation")
+        config = families.transformers.VideoPrismConfig(vision_config=vision, text_config=TEXT)
+        model = families.randomise(families.transformers.VideoPrismClipModel(config)).eval()
+        tower = model.video_model
+    else:
+        tower = model = make("videoprism", "VideoPrismVideoModel", apply_l2norm=False, **TOWER)
+    save(model, tmp_path)
+    ours = ViViT.from_pretrained(tmp_path)
+    clips = video(ours.config)
+    with torch.no_grad():
+        theirs = tower(pixels(clips)).pooler_output.flatten(1)
+        mine = ours.forward_features(clips)
+    if with_text:
+        mine = torch.nn.functional.normalize(mine, dim=-1)
+    assert relative(mine, theirs) < 2e-5
+    assert "by their length" in str(ours.load_report)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert ours.load_report.used.keys() | ours.load_report.left.keys() == tensors.keys()
+    with pytest.raises(WeightsError, match=r"transformers has no .* attn_pool AttentionPoolConfig.*depth=1"):
+        ViViT.from_pretrained(tmp_path, num_classes=3).save_pretrained(tmp_path / "back", format="transformers")
+
+
+def test_a_tower_of_other_widths_is_refused(tmp_path):
+    save(make("videoprism", "VideoPrismVideoModel"), tmp_path)
+    with pytest.raises(WeightsError, match="its video tower has MLPs that are not 4 times as wide"):
+        ViViT.from_pretrained(tmp_path)

@@ -95,6 +95,7 @@ class Family:
         fixed_grid: why there is no other grid; empty where there is.
         finish: changes a checkpoint when it has been read; `prepare` the tensors before they are written.
         writable: whether `write_family` writes it.
+        refuse: our configuration -> what else a model of the family cannot have.
         processor: file name and fields of the processor's configuration when it is written, beside those of
             `processing`.
     """
@@ -117,6 +118,7 @@ class Family:
     finish: Callable[[Checkpoint], None] = lambda checkpoint: None
     prepare: Callable[[dict[str, Tensor]], None] = lambda tensors: None
     writable: bool = False
+    refuse: Callable[[ViViTConfig], list[str]] = lambda config: []
     processor: tuple[str, Callable[[ViViTConfig], dict[str, Any]]] = ("preprocessor_config.json", _nothing)
 
     @property
@@ -316,7 +318,7 @@ def unlike(family: Family, config: ViViTConfig) -> list[str]:
             wrong.append(f"{field.name} {value!r}")
     if not isinstance(config.num_classes, int) or config.num_classes == 0:
         wrong.append(f"num_classes {config.num_classes}")
-    return wrong
+    return wrong + family.refuse(config)
 
 
 def write_family(

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vivit_zoo.config import AttentionPoolConfig, ViViTConfig
 from vivit_zoo.weights.family import Family, defaults
-from vivit_zoo.weights.names import Fold, Table, exactly, layers
+from vivit_zoo.weights.names import Fold, Table, count_blocks, exactly, layers
 from vivit_zoo.weights.processing import Processing
+from vivit_zoo.weights.report import Checkpoint
 
 __all__ = ["VIDEOPRISM"]
 
@@ -22,10 +23,16 @@ PLUS_ONE = Fold("weight + 1", lambda weight: weight + 1, lambda weight: [weight 
 
 def _half(half: str, number: int) -> Table:
     ours, theirs = f"encoder.{half}.blocks.{{}}.", f"{half}_layers.{{}}."
-    ends = (f"encoder.{half}.norm", f"layernorm{number}")
-    norms = (ours + "norm1", theirs + "layernorm_before"), (ours + "norm2", theirs + "layernorm_after"), ends
     return {
         f"encoder.{half}.pos_embed.table": (f"{half}_embeddings.position_embeddings", "1 n d -> n d"),
+        **_blocks(ours, theirs),
+        **layers((f"encoder.{half}.norm", f"layernorm{number}"), weight=PLUS_ONE),
+    }
+
+
+def _blocks(ours: str, theirs: str) -> Table:
+    norms = (ours + "norm1", theirs + "layernorm_before"), (ours + "norm2", theirs + "layernorm_after")
+    return {
         **layers(*norms, weight=PLUS_ONE),
         **layers(*((ours + name, theirs + name) for name in ("mlp.fc1", "mlp.fc2"))),
         **layers((ours + "attn.qkv", theirs + "attention.[q_proj|k_proj|v_proj]")),
@@ -65,6 +72,7 @@ def _table(config: ViViTConfig) -> Table:
         ours + "q.bias": ("head.q_proj.bias + head.per_dim_scale", scale),
         **layers((ours + "kv", "head.[k_proj|v_proj]"), (ours + "proj", "head.o_proj")),
         **layers((ours + "norm", "head_layernorm"), weight=PLUS_ONE),
+        **_blocks(ours + "blocks.{}.", "auxiliary_layers.{}."),
     }
     if not config.qkv_bias:
         missing = "zero: the source has no bias here"
@@ -78,14 +86,29 @@ def _table(config: ViViTConfig) -> Table:
 def _read(theirs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if "head.q_proj.weight" not in tensors:
         return {"global_pool": "avg"}
-    pool = AttentionPoolConfig(inner_dim=len(tensors["head.q_proj.weight"]), mlp_ratio=None)
+    depth = count_blocks(tensors, "auxiliary_layers.")  # of the video tower of a video-text model
+    if depth and (theirs["intermediate_size"] != 4 * theirs["hidden_size"] or not theirs["qkv_bias"]):
+        raise ValueError("its video tower has MLPs that are not 4 times as wide, or no biases of queries")
+    pool = AttentionPoolConfig(depth=depth, inner_dim=len(tensors["head.q_proj.weight"]), mlp_ratio=None)
     return {"global_pool": "attention", "attn_pool": pool}
+
+
+def _refuse(config: ViViTConfig) -> list[str]:
+    wanted = AttentionPoolConfig(inner_dim=round(config.dim * config.mlp_ratio), mlp_ratio=None)
+    return [] if config.attn_pool == wanted else [f"attn_pool {config.attn_pool}"]
+
+
+def _finish(checkpoint: Checkpoint) -> None:
+    if checkpoint.config.attn_pool and checkpoint.config.attn_pool.depth:
+        checkpoint.notes.append("the source divides the pooled features by their length; here they come as they are")
 
 
 VIDEOPRISM = Family(
     name="VideoPrism",
     architecture="VideoPrismForVideoClassification",
     prefix="vision_model.",
+    renames={r"^(video_model\.)?(vision_model\.)?": ""},
+    left={r"text_model\.": "the text tower"},
     bare=("classifier.", "head.", "head_layernorm."),
     defaults=defaults(("num_hidden_layers",), image_size=288, num_frames=16, hidden_act="gelu_python")
     | {"tubelet_size": [1, 18, 18]}
@@ -101,7 +124,9 @@ VIDEOPRISM = Family(
     table=_table,
     processing=Processing(short_side=None, filter="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3),
     positions_filter="antialiased",
+    finish=_finish,
     writable=True,
+    refuse=_refuse,
     processor=(
         "video_preprocessor_config.json",
         lambda config: {"video_processor_type": "LlavaOnevisionVideoProcessor"},
