@@ -5,17 +5,16 @@ import random
 
 import pytest
 
-from tests.fuzz import weights
+from tests.fuzz import FUZZERS
 from tests.fuzz.mutate import count_outcomes
 
 EXPLORE = os.environ.get("HYPOTHESIS_PROFILE") == "explore"
 FIRST = random.randrange(2**40) if EXPLORE else 0
-FUZZERS = weights.FUZZERS
 
 
 @pytest.mark.parametrize("name", FUZZERS)
 def test_damage_gives_a_result_or_our_own_error(name, tmp_path):
-    count = 2000 if EXPLORE else 30
+    count = 3000 if EXPLORE else 30
     outcomes = count_outcomes(FUZZERS[name], tmp_path, range(FIRST, FIRST + count))
     assert outcomes.total() == count
     assert outcomes["own error"]
