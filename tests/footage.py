@@ -10,18 +10,18 @@ import numpy as np
 HEIGHT, WIDTH, CELL = 48, 64, 8
 
 
-def numbered(number: int) -> np.ndarray:
+def numbered(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """A frame whose top row spells its number in eight black or white cells; its lower half is red, then green."""
-    frame = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    frame = np.full((height, width, 3), 128, np.uint8)
     for bit in range(8):
         frame[:CELL, bit * CELL : (bit + 1) * CELL] = 255 * (number >> bit & 1)
-    frame[HEIGHT // 2 :, : WIDTH // 2] = (255, 0, 0)
-    frame[HEIGHT // 2 :, WIDTH // 2 :] = (0, 255, 0)
+    frame[height // 2 :, : width // 2] = (255, 0, 0)
+    frame[height // 2 :, width // 2 :] = (0, 255, 0)
     return frame
 
 
 def number_of(frame: np.ndarray) -> int:
-    cells = frame[2 : CELL - 2].mean(axis=(0, 2)).reshape(8, CELL)[:, 2:-2].mean(axis=1)
+    cells = frame[2 : CELL - 2, : 8 * CELL].mean(axis=(0, 2)).reshape(8, CELL)[:, 2:-2].mean(axis=1)
     return sum(int(cell > 128) << bit for bit, cell in enumerate(cells))
 
 
@@ -29,14 +29,16 @@ def numbers_of(clip: np.ndarray) -> list[int]:
     return [number_of(frame) for frame in clip]
 
 
-def write_video(path, count=60, codec="libx264", pixels="yuv420p", times=None, movflags="", audio=False, **options):
+def write_video(
+    path, count=60, codec="libx264", pixels="yuv420p", times=None, movflags="", size=(HEIGHT, WIDTH), **options
+):
     """`times` are timestamps in ticks of 1/30 s."""
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
         stream = container.add_stream(codec, rate=30, options={key: str(value) for key, value in options.items()})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
+        stream.height, stream.width, stream.pix_fmt = *size, pixels
         stream.codec_context.time_base = Fraction(1, 30)
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered(number, *size), format="rgb24")
             frame.pts, frame.time_base = times[number] if times is not None else number, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
