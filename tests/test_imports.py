@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "datasets": {"system", "video"},
     "interpret": {
         *("attention", "encoders", "evaluation", "inference", "mlp", "model", "plots", "positions", "system", "video"),
+        "pooling",
         "tokens",
     },
     "training": {

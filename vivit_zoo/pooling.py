@@ -72,9 +72,17 @@ class AttentionPool(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm_pre(self.blocks(x))
-        q = rearrange(self.q(self.query.to(x.dtype)), "(h d) -> h 1 d", h=self.num_heads)
-        k, v = rearrange(self.kv(x), "... n (kv h d) -> kv ... h n d", kv=2, h=self.num_heads)
-        y = attend(q.expand(*k.shape[:-2], -1, -1), k, v, 0.0)
+        k, v = rearrange(
+            self.kv(self.norm_pre(self.blocks(x))), "... n (kv h d) -> kv ... h n d", kv=2, h=self.num_heads
+        )
+        y = attend(self._q(k).expand(*k.shape[:-2], -1, -1), k, v, 0.0)
         y = self.proj(rearrange(y, "... h 1 d -> ... (h d)"))
         return self.norm(y) if self.mlp is None else y + self.mlp(self.norm(y))
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """How much each head attends to each of the tokens that `kv` takes: (..., n, d) -> (..., h, n), sums to 1."""
+        k = rearrange(self.kv(tokens), "... n (kv h d) -> kv ... h n d", kv=2, h=self.num_heads)[0]
+        return (self._q(k) @ k.mT * k.shape[-1] ** -0.5).softmax(dim=-1).squeeze(-2)
+
+    def _q(self, like: Tensor) -> Tensor:
+        return rearrange(self.q(self.query.to(like.dtype)), "(h d) -> h 1 d", h=self.num_heads)

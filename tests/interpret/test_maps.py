@@ -407,3 +407,30 @@ def test_inference_mode_and_compiled_models():
     model(video)
     torch.testing.assert_close(rollout(model, video), expected)
     torch.testing.assert_close(head_maps(model, video, "encoder.blocks.1.attn"), heads)
+
+
+def test_rollout_through_attention_pooling():
+    model = tiny_model(
+        global_pool="attention", attn_pool={"depth": 1, "inner_dim": 8, "mlp_ratio": None, "pre_norm": True}
+    )
+    video = video_for(model.config)
+    tokens = []
+    hook = model.encoder.attn_pool.kv.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0].detach()))
+    maps = attention_maps(model, video)["clip"]
+    hook.remove()
+    assert maps.layers[-1] == "encoder.attn_pool.blocks.0.attn"
+    expected = model.encoder.attn_pool.weights(tokens[-1]).mean(1, keepdim=True)
+    torch.testing.assert_close(expected.sum(-1), torch.ones_like(expected[..., 0]))
+    for weights in reversed(maps.weights.mean(1)):
+        expected = expected @ (weights + torch.eye(18, dtype=torch.float64))
+    expected = expected.reshape(2, 3, 6)
+    torch.testing.assert_close(rollout(model, video), expected / expected.sum((1, 2), keepdim=True))
+
+
+def test_rollout_where_the_temporal_encoder_runs_at_each_place():
+    model = tiny_model(variant="factorised_encoder", temporal_per_place=True, global_pool="attention", attn_softcap=5.0)
+    relevance = rollout(model, video_for(model.config))
+    assert relevance.shape == (2, 3, 6)
+    torch.testing.assert_close(relevance.sum((1, 2)), torch.ones(2, dtype=torch.float64))
+    assert (relevance > 0).all()
+    assert relevance.std() > 1e-3

@@ -345,7 +345,7 @@ def test_the_report_says_what_was_folded(tmp_path):
     assert JEPA["num_pooler_layers"] == 2
 
 
-TOWER = {"intermediate_size": 96, "num_auxiliary_layers": 1}
+TOWER = {"intermediate_size": 96, "num_auxiliary_layers": 1, "attn_logit_softcapping": 2.0}
 TEXT = {
     **{"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4},
     **{"vocab_size": 50, "max_position_embeddings": 8},

@@ -29,6 +29,7 @@ from vivit_zoo.encoders import Encoder
 from vivit_zoo.inference import attend_contiguous
 from vivit_zoo.mlp import Mlp
 from vivit_zoo.model import ViViT
+from vivit_zoo.pooling import AttentionPool
 from vivit_zoo.positions import RelativePositionBias
 
 __all__ = ["Maps", "attention_layers", "attention_maps", "head_maps", "rollout"]
@@ -151,7 +152,8 @@ def rollout(model: ViViT, video: Tensor) -> Tensor:
 
     Abnar and Zuidema, arXiv 2005.00928: heads are averaged, the residual connection adds the identity, rows are
     normalised, and the matrices of all layers are multiplied, as if a layer did nothing but to mix tokens. The result
-    is the class token's row, or the mean of the rows that average pooling takes. What ends at class tokens and
+    is the class token's row, the mean of the rows that average pooling takes, or the rows by the weights of attention
+    pooling. What ends at class tokens and
     registers is left out. It tells where information can come from, not which class it speaks for.
 
     This is the gradient of the pooled output with respect to the tokens in a model where LayerNorms are the identity,
@@ -189,6 +191,15 @@ def rollout(model: ViViT, video: Tensor) -> Tensor:
     def keep(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
         return _SameTokens.apply(inputs[0], out.detach())
 
+    def seen(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        ends["pooled_tokens"] = inputs[0]
+
+    def pool(module: AttentionPool, inputs: tuple[Tensor], out: Tensor) -> Tensor:
+        tokens = ends["pooled_tokens"]
+        weights = module.weights(tokens).mean(-2).detach()
+        mixed = (weights[..., None] * tokens).sum(-2)
+        return out.detach() + mixed - mixed.detach()
+
     def cut(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
         return out.detach()
 
@@ -201,6 +212,9 @@ def rollout(model: ViViT, video: Tensor) -> Tensor:
             for kind, hook in ((Attention, mix), (nn.LayerNorm, keep), (nn.RMSNorm, keep), (Mlp, cut)):
                 if isinstance(module, kind):
                     stack.callback(module.register_forward_hook(hook).remove)
+            if isinstance(module, AttentionPool):
+                stack.callback(module.kv.register_forward_pre_hook(seen).remove)
+                stack.callback(module.register_forward_hook(pool).remove)
         model(video.clone() if video.is_inference() else video)
         (relevance,) = torch.autograd.grad(ends["pooled"].sum(), ends["tokens"])
     relevance = relevance.to(_exact(relevance)).sum(-1)
@@ -347,7 +361,10 @@ def _check_parts(model: ViViT) -> None:
     if model.tubelet_embed.proj.weight.dtype == torch.float16:
         raise ValueError("the shares of a rollout do not fit into float16; use model.float() or .bfloat16()")
     inside = {
-        part for module in model.encoder.modules() if isinstance(module, Attention | Mlp) for part in module.modules()
+        part
+        for module in model.encoder.modules()
+        if isinstance(module, Attention | Mlp | AttentionPool)
+        for part in module.modules()
     }
     for name, module in model.encoder.named_modules():
         foreign = type(module).__module__.startswith("torch.") and not isinstance(module, nn.LayerNorm | nn.RMSNorm)
