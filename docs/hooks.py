@@ -1,4 +1,4 @@
-"""For the site: files of the repository that pages link to become pages; `python hub` blocks become `python` ones."""
+"""For the site: files of the repository that pages link to become pages; marked `python` blocks become plain ones."""
 
 import re
 from pathlib import Path
@@ -26,4 +26,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead the links to those pages; take off what only the tests read."""
     up = "../" * page.file.src_uri.count("/")
-    return OUTSIDE.sub(rf"]({up}source/\1.md)", markdown).replace("```python hub\n", "```python\n")
+    markdown = re.sub("^```python (hub|ecosystem)$", "```python", markdown, flags=re.MULTILINE)
+    return OUTSIDE.sub(rf"]({up}source/\1.md)", markdown)

@@ -13,21 +13,30 @@ from vivit_zoo.weights import WeightsError
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# ```python blocks run; one that begins with ```python hub needs the network, one with ```py data or files of one's own;
-# ```py title="file" shows what that file says.
-FENCE = re.compile(r"^```python( hub)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# ```python blocks run; ```python hub needs the network, ```python ecosystem the extra of that name. ```py blocks need
+# data or files; ```py title="file" shows what that file says.
+FENCE = re.compile(r"^```python(?: (hub|ecosystem))?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SOURCE = re.compile(r'^```py title="([^"]+)"\n(.*?)^```', re.DOTALL | re.MULTILINE)
+MARKS = {
+    "": [],
+    "hub": [pytest.mark.hub],
+    "ecosystem": [pytest.mark.ecosystem, pytest.mark.filterwarnings("ignore")],  # other libraries' own
+}
 BLOCKS = [
-    pytest.param(code, id=f"{page.name}-{i}", marks=[pytest.mark.hub] if hub else [])
+    pytest.param(code, id=f"{page.name}-{i}", marks=MARKS[mark])
     for page in PAGES
-    for i, (hub, code) in enumerate(FENCE.findall(page.read_text()))
+    for i, (mark, code) in enumerate(FENCE.findall(page.read_text()))
 ]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_code_block_runs(block):
+def test_code_block_runs(block, request):
     try:
-        exec(compile(block, "block", "exec"), {})
+        exec(compile(block, "block", "exec"), {"__name__": "block"})
+    except ModuleNotFoundError as error:
+        if request.node.get_closest_marker("ecosystem") is None:
+            raise
+        pytest.skip(f"{error}; pip install 'vivit-zoo[ecosystem]'")
     except WeightsError as error:
         if "cannot be reached" not in str(error):
             raise
@@ -55,7 +64,7 @@ def test_shown_source_is_the_source():
 
 def test_fences_are_of_known_kinds():
     """Else a block with a slip in its first line would be neither run nor looked at."""
-    kinds = {"", "py", "python", "python hub", "sh"}
+    kinds = {"", "py", "python", "python hub", "python ecosystem", "sh"}
     for page in PAGES:
         for kind in re.findall(r"^```(.*)\n(?:.*\n)*?```$", page.read_text(), re.MULTILINE):
             assert kind in kinds or SOURCE.match(f"```{kind}\n```"), f"{page.name}: ```{kind}"

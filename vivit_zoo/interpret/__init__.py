@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vivit_zoo.system.lazy import import_on_use
 
 if TYPE_CHECKING:
+    from vivit_zoo.interpret.grid import tokens_to_grid
     from vivit_zoo.interpret.maps import Maps, attention_layers, attention_maps, head_maps, rollout
     from vivit_zoo.interpret.overlay import attend_file
 
@@ -18,11 +19,13 @@ __all__ = [
     "attention_maps",
     "head_maps",
     "rollout",
+    "tokens_to_grid",
 ]
 
 __getattr__ = import_on_use(
     __name__,
     {
+        "grid": ["tokens_to_grid"],
         "maps": ["Maps", "attention_layers", "attention_maps", "head_maps", "rollout"],
         "overlay": ["attend_file"],
     },

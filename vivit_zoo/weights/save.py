@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import tempfile
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vivit_zoo import __version__
 from vivit_zoo.weights.card import model_card
 from vivit_zoo.weights.load import MODEL_TYPE
 from vivit_zoo.weights.report import Checkpoint, WeightsError
@@ -31,7 +31,7 @@ def save_pretrained(checkpoint: Checkpoint, folder: str | PathLike[str], format:
     if format == "transformers":
         config, tensors, extra = to_transformers(checkpoint)
     else:
-        config = {"model_type": MODEL_TYPE, "vivit_zoo_version": version("vivit-zoo")}
+        config = {"model_type": MODEL_TYPE, "vivit_zoo_version": __version__}
         config |= dataclasses.asdict(checkpoint.config) | {"class_names": checkpoint.class_names}
         config["processing"] = checkpoint.processing and dataclasses.asdict(checkpoint.processing)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
