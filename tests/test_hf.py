@@ -55,7 +55,8 @@ def test_auto_class_reads_our_folder_and_we_read_its_folder(variant, changes, tm
 def test_another_number_of_classes_makes_a_new_head_of_zeros(tmp_path):
     saved(tmp_path)
     model, wrong = load(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
-    assert {name for name, *_ in wrong["mismatched_keys"]} == {"head.weight", "head.bias"}
+    names = {key if isinstance(key, str) else key[0] for key in wrong["mismatched_keys"]}  # pairs since transformers 5
+    assert names == {"head.weight", "head.bias"}
     assert not model.head.weight.any()
     assert model(torch.zeros(1, 6, 3, 8, 12)).logits.shape == (1, 3)
 

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     # The methods that load and save import `weights` when they are called, and only then.
     "model": {"attention", "config", "encoders", "mlp", "pooling", "positions", "system", "tokens", "weights"},
     "flops": set(),
-    "hf": {"config", "model", "positions"},
+    "hf": {"config", "encoders", "model", "positions"},
     "inference": {"attention", "mlp"},
     "plots": set(),
     "system": set(),

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForVideoClassification, Pretrained
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from vivit_zoo.config import ViViTConfig
+from vivit_zoo.encoders import Encoder
 from vivit_zoo.model import ViViT
 from vivit_zoo.positions import Computed
 
@@ -116,7 +117,6 @@ class ViViTForVideoClassification(PreTrainedModel):
     # The methods need no more of a model than the modules and `config.input_shape`.
     forward_features: Any = ViViT.forward_features
     forward_head: Any = ViViT.forward_head
-    set_grad_checkpointing: Any = ViViT.set_grad_checkpointing
     _check_video: Any = ViViT._check_video
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **options: Any) -> Any:
@@ -155,7 +155,9 @@ class ViViTForVideoClassification(PreTrainedModel):
         """Called by transformers, for `Trainer`'s option among others."""
         if every_n_layers != 1:
             raise ValueError(f"every_n_layers {every_n_layers} is not possible here: each block is checkpointed")
-        self.set_grad_checkpointing(enable)
+        for module in self.modules():
+            if isinstance(module, Encoder):
+                module.grad_checkpointing = enable
         self.gradient_checkpointing = enable  # what transformers asks for the state
 
 

@@ -6,10 +6,11 @@ from vivit_zoo.encoders import Encoder
 from vivit_zoo.interpret import tokens_to_grid
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_tokens_of_every_block_are_those_of_forward_intermediates(variant):
+@pytest.mark.parametrize(("variant", "per_place"), [*((name, False) for name in VARIANTS), (VARIANTS[1], True)])
+def test_tokens_of_every_block_are_those_of_forward_intermediates(variant, per_place):
     """Which keeps the grid by itself; here the output of each block is put back on it."""
     options = {"reg_tokens": 2} if variant in VARIANTS[:2] else {}
+    options |= {"temporal_per_place": True, "global_pool": "avg"} if per_place else {}
     model = tiny_model(variant=variant, **options)
     blocks = [block for encoder in model.modules() if isinstance(encoder, Encoder) for block in encoder.blocks]
     kept = []

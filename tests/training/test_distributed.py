@@ -13,6 +13,9 @@ from vivit_zoo.system.processes import process_context
 from vivit_zoo.training.checkpoint import Checkpoints
 from vivit_zoo.training.loop import train
 
+# The shards are on CPUs here.
+pytestmark = pytest.mark.skipif(not hasattr(torch.cpu.Stream, "record_event"), reason="this torch shards on GPUs only")
+
 
 def start(folder, runs):
     """Start two processes, as torchrun does, that do some runs one after the other."""

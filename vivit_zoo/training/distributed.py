@@ -42,6 +42,10 @@ def distribute(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Mo
     if accelerator.num_processes == 1:
         return model
     if shard or accelerator.distributed_type == DistributedType.FSDP:
+        if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+            raise ValueError(
+                f"torch {torch.__version__} cannot shard a model on CPUs; use --shard false, or a newer torch"
+            )
         mesh = init_device_mesh(device.type, (accelerator.num_processes,))
         for stack in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
             for block in stack:
