@@ -61,6 +61,7 @@ def read_state_dict(content: Any, arch: str | None, source: str) -> ImageModel:
         for ours, theirs in image.origin.items()
     }
     left |= {prefix + name: f"not part of {arch}" for name in unexpected}
+    left |= {prefix + name: "renamed or left out by timm's reader" for name in names - state.keys()}
     image.left = left
     image.notes += notes
     if image.pixels is not None:
@@ -144,8 +145,10 @@ def _in_timms_names(model: nn.Module, state: dict[str, Tensor], source: str) -> 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], arch: str, source: str) -> list[str]:
     """Put the tensors into the model; the names of those that are not part of it."""
+    heads = [name for name in state if re.match(r"heads?\.", name)]
+    body = {name: tensor for name, tensor in state.items() if name not in heads}
     try:
-        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+        missing, unexpected = model.load_state_dict(body, strict=False, assign=True)
     except RuntimeError as error:
         lines = "; ".join(line.strip() for line in str(error).split("\n")[1:3])
         raise WeightsError(f"{source} does not fit {arch}: {lines}") from error
@@ -154,4 +157,4 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], arch: str, source: str)
     if missing or foreign:
         has = f"lacks {', '.join(missing[:4])}" if missing else f"has {', '.join(foreign[:4])} beside"
         raise WeightsError(f"{source} does not fit {arch}: it {has}; is it another architecture?")
-    return list(unexpected)
+    return [*unexpected, *heads]

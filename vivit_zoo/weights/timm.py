@@ -92,9 +92,9 @@ def build_timm(name: str, **options: Any) -> nn.Module:
 def _near(name: str) -> str:
     """A hint at names that are spelt nearly like one that timm does not know."""
     name = name.removeprefix("hf-hub:").removeprefix("timm/")
-    if ":" in name or timm.is_model(name):
-        return ""
     known = timm.list_models(pretrained="." in name)
+    if ":" in name or name in known:
+        return ""
     close = get_close_matches(name, known, n=3) or get_close_matches(name.split(".")[0], timm.list_models(), n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 

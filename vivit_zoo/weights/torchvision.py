@@ -37,7 +37,7 @@ def build_torchvision(name: str, **options: Any) -> nn.Module | None:
     import torch
     from torchvision import models
 
-    if not name.startswith("vit_") or name not in models.list_models(module=models.vision_transformer):
+    if name not in models.list_models(include="vit_*"):
         return None
     with torch.device("meta"):
         return models.get_model(name, weights=None, **options)
