@@ -1,5 +1,6 @@
 """Shared by all tests: a fixed number of threads, hypothesis without deadlines, small models with no trivial weight."""
 
+import multiprocessing.forkserver
 import os
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from torch import nn
 
 from tests.footage import ENCODED, write_video
 from vivit_zoo import ViViT, ViViTConfig
+
+# The processes that tests start are forked from one server for each pytest process. It imports at its start what any of
+# them needs, so that none has to import it again.
+preload = multiprocessing.forkserver.set_forkserver_preload
+needed = ["vivit_zoo.studies.study", "vivit_zoo.bench.measure", "vivit_zoo.datasets.check", "tests.training.runs"]
+multiprocessing.forkserver.set_forkserver_preload = lambda modules: preload([*modules, *needed])
 
 torch.set_num_threads(1)  # a process per core runs tests; see addopts in pyproject.toml
 # No deadline, and no complaint of slowness: a noisy machine is no failure. Derandomised: a red run can be repeated; set

@@ -16,7 +16,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from vivit_zoo import ViViT
 from vivit_zoo.bench.report import Case, Speed
-from vivit_zoo.datasets import NumberedDigits
+from vivit_zoo.datasets import DataConfig, NumberedDigits
 from vivit_zoo.studies.cells import Cell
 from vivit_zoo.studies.study import plan_study, run_cell
 from vivit_zoo.video.preprocess import normalise
@@ -123,13 +123,15 @@ def test_study_can_be_planned(experiment, monkeypatch, tmp_path, name):
     assert module.__doc__.splitlines()[0].endswith("?")
     assert f"python experiments/{name}.py" in module.__doc__
     if name != "from_disk":  # whose files are rendered, and read, in a test of their own
-        assert len(plan_study(module.settings(getattr(module, last[1])), range(2), tmp_path)) >= 4
+        base = getattr(module, last[1])
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, train_clips=100))
+        assert len(plan_study(module.settings(base), range(2), tmp_path)) >= 4
 
 
 def test_attention_is_measured_where_the_digit_is(experiment, tmp_path, monkeypatch, capsys):
     attention = experiment("attention")
     monkeypatch.setattr(attention, "CLIPS", 6)
-    settings = attention.settings(shrink(attention.BASE))
+    settings = attention.settings(shrink(attention.BASE, data=DataConfig(test_clips=8)))
     cells = [Cell(setting, seed, tmp_path) for seed in (0, 1) for setting in settings]
     for cell in cells:
         run_cell(cell, threads=1)

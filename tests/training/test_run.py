@@ -55,7 +55,7 @@ def read(folder):
 
 def test_rendered_digits_from_the_command_to_named_classes(run, tmp_path, capsys):
     script = runpy.run_path(str(ROOT / "experiments" / "render_digits.py"))
-    for split, clips in {"train": 18, "test": 7}.items():
+    for split, clips in {"train": 24, "test": 7}.items():
         script["render"](tmp_path / "digits", split, clips, scale=1)
     augment = Augment(scale_jitter=(1, 1), flip=0, colour=0, gray=0)
     data = DataConfig(train="digits/train", test="digits/test.txt", stride=1, augment=augment, views=(1, 1))

@@ -22,7 +22,7 @@ def test_backends_that_are_not_there(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="backend 'decord' is unknown; choose from pyav, torchcodec"):
         VideoReader(path, backend="decord")
     monkeypatch.setitem(sys.modules, "torchcodec", None)
-    with pytest.raises(ImportError, match=r"takes: pip install 'vivit_zoo\[torchcodec\]'"):
+    with pytest.raises(ImportError, match=r"takes: pip install 'vivit-zoo\[torchcodec\]'"):
         VideoReader(path, backend="torchcodec")
     (tmp_path / "torchcodec").mkdir()
     (tmp_path / "torchcodec/__init__.py").write_text("raise RuntimeError('Could not load libtorchcodec.\\nlong story')")
@@ -32,7 +32,7 @@ def test_backends_that_are_not_there(tmp_path, monkeypatch):
         VideoReader(path, backend="torchcodec")
     assert len(read_video(path)) == 2
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImportError, match=r"takes PyAV: pip install 'vivit_zoo\[video\]'"):
+    with pytest.raises(ImportError, match=r"takes PyAV: pip install 'vivit-zoo\[video\]'"):
         VideoReader(path)
 
 
