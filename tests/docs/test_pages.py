@@ -116,7 +116,10 @@ def test_every_module_has_an_api_page():
         *(f"datasets.{name}" for name in ("folders", "formats", "listing", "published", "shards", "sources")),
         *(f"weights.{name}" for name in ("files", "flax", "folds", "hub", "hugging_face", "names", "npz", "original")),
         *(f"weights.{name}" for name in ("state_dicts", "timm", "torchvision", "transformers")),
-        *(f"weights.{name}" for name in ("family", "timesformer", "videomae", "videoprism", "vivit", "vjepa2")),
+        *(
+            f"weights.{name}"
+            for name in ("family", "timesformer", "videomae", "videoprism", "vivit", "vjepa2", "videoprism_npz")
+        ),
     }
     assert shown == modules - inside
 

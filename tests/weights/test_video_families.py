@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.weights import families
 from tests.weights.families import FAMILIES, JEPA, PROCESSOR, logits, make, pixels, save, video
-from vivit_zoo import ViViT
+from vivit_zoo import ViViT, config_for_image, init_from_image
 from vivit_zoo.evaluation.classify import inputs_of
 from vivit_zoo.video.preprocess import Preprocess
 from vivit_zoo.weights import WeightsError
@@ -441,3 +441,60 @@ def test_videoprism_of_the_hub_has_the_published_size():
         model = from_hub("google/videoprism-base-f16r288", revision="refs/pr/4")
     assert sum(parameter.numel() for parameter in model.parameters()) == 114_365_184
     assert inputs_of(model)[0].spread
+
+
+def original_arrays(model, heads):
+    """What the original code would save: its reshapes, written for each parameter by hand."""
+    state = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    kernel = state["spatial_embeddings.patch_embeddings.projection.weight"][:, :, 0]
+    arrays = {
+        "params/patch_projection/linear/kernel": kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel)),
+        "params/patch_projection/linear/bias": state["spatial_embeddings.patch_embeddings.projection.bias"],
+    }
+    for half, norm in (("spatial", "layernorm1"), ("temporal", "layernorm2")):
+        arrays[f"params/{half}_pos_emb/emb_var"] = state[f"{half}_embeddings.position_embeddings"][0]
+        arrays[f"params/{half}_ln/scale"] = state[f"{norm}.weight"]
+        arrays[f"params/{half}_ln/bias"] = state[f"{norm}.bias"]
+        count = count_blocks(state, f"{half}_layers.")
+
+        def stack(name, half=half, count=count):
+            return np.stack([state[f"{half}_layers.{i}.{name}"] for i in range(count)])
+
+        base = f"params/{half}_encoder/transformers_stack/x_layers/"
+        for theirs, ours in (("layer_norm", "layernorm_before"), ("ff_layer/layer_norm", "layernorm_after")):
+            arrays[f"{base}{theirs}/scale"] = stack(f"{ours}.weight")
+            arrays[f"{base}{theirs}/bias"] = stack(f"{ours}.bias")
+        for i in (1, 2):
+            arrays[f"{base}ff_layer/ffn_layer{i}/linear/kernel"] = stack(f"mlp.fc{i}.weight").swapaxes(1, 2)
+            arrays[f"{base}ff_layer/ffn_layer{i}/linear/bias"] = stack(f"mlp.fc{i}.bias")
+        for part in ("query", "key", "value"):
+            weight, bias = stack(f"attention.{part[0]}_proj.weight"), stack(f"attention.{part[0]}_proj.bias")
+            width = weight.shape[1] // heads
+            arrays[f"{base}self_attention/{part}/w"] = weight.reshape(count, heads, width, -1).transpose(0, 3, 1, 2)
+            arrays[f"{base}self_attention/{part}/b"] = bias.reshape(count, heads, width)
+        post = stack("attention.o_proj.weight")
+        arrays[f"{base}self_attention/post/w"] = post.reshape(*post.shape[:2], heads, -1)
+        arrays[f"{base}self_attention/post/b"] = stack("attention.o_proj.bias")
+    return arrays
+
+
+def test_original_file_of_videoprism(tmp_path):
+    model = make("videoprism", "VideoPrismVisionModel")
+    save(model, tmp_path / "theirs", PROCESSOR | {"do_normalize": False})
+    arrays = original_arrays(model, heads=4)
+    np.savez(tmp_path / "flax.npz", **arrays)
+    ours, other = ViViT.from_pretrained(tmp_path / "flax.npz"), ViViT.from_pretrained(tmp_path / "theirs")
+    assert ours.config == other.config
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], tensor), name
+    assert ours.load_report.used.keys() == arrays.keys()
+
+    model = ViViT(config_for_image(tmp_path / "flax.npz", num_classes=3))
+    assert init_from_image(model, tmp_path / "flax.npz").new.keys() == {"head.weight", "head.bias"}
+
+    np.savez(tmp_path / "more.npz", **arrays, **{"params/contrastive_vision_pooler/x": np.zeros(2)})
+    with pytest.raises(WeightsError, match=r"holds more than an encoder \(params/contrastive_vision_pooler/x\)"):
+        ViViT.from_pretrained(tmp_path / "more.npz")
+    np.savez(tmp_path / "less.npz", **{name: x for name, x in arrays.items() if "spatial_ln" not in name})
+    with pytest.raises(WeightsError, match="is no encoder of VideoPrism"):
+        ViViT.from_pretrained(tmp_path / "less.npz")

@@ -19,6 +19,7 @@ from vivit_zoo.weights.processing import Processing
 from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, check, fill
 from vivit_zoo.weights.resize import resize_kernel, resize_positions
 from vivit_zoo.weights.transformers import FAMILIES, transformers_checkpoint
+from vivit_zoo.weights.videoprism_npz import is_videoprism, read_videoprism
 
 __all__ = ["MODEL_TYPE", "load_pretrained", "read_checkpoint", "read_found"]
 
@@ -177,6 +178,8 @@ def read_found(found: Found, **given: Any) -> Checkpoint:
     """The ViViT checkpoint in a file; see `read_checkpoint`."""
     path, kind, config = found
     if kind == "npz":
+        if is_videoprism(path):
+            return read_videoprism(path)
         raise WeightsError(f"{path} is an image model's .npz; build a model and start it with init_from_image")
     if kind == "msgpack":
         return read_video(path, **{name: value for name, value in given.items() if name in UNSAID})

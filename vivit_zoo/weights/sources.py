@@ -17,6 +17,7 @@ from vivit_zoo.weights.report import Checkpoint, WeightsError
 from vivit_zoo.weights.state_dicts import read_state_dict
 from vivit_zoo.weights.timm import load_timm, read_timm
 from vivit_zoo.weights.torchvision import is_torchvision, read_torchvision
+from vivit_zoo.weights.videoprism_npz import is_videoprism, read_videoprism
 
 __all__ = ["Source", "open_source"]
 
@@ -49,13 +50,13 @@ def open_source(source: Source, arch: str | None = None) -> Checkpoint | Path:
     if not path.exists() and ("/" not in name or ":" in name):
         return image_checkpoint(read_timm(load_timm(name), name))
     if path.suffix == ".npz" and path.is_file():
-        return read_npz(path)
+        return read_videoprism(path) if is_videoprism(path) else read_npz(path)
     found = find(source)
     config = found.config if arch is None else None
     if found.kind == "msgpack":
         return found.path
     if found.kind == "npz":
-        return read_npz(found.path)
+        return read_videoprism(found.path) if is_videoprism(found.path) else read_npz(found.path)
     if config is None:
         content = read_pickle(found.path) if found.kind == "torch" else read_tensors(found.path, found.kind)
         return image_checkpoint(read_state_dict(content, arch, name))
