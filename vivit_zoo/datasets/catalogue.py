@@ -257,10 +257,15 @@ def _join_rows(listing: Listing, labels: list[Any], task: Task, problems: list[P
 def _identity(video: Place) -> Any:
     """What two rows of one video have in common."""
     if isinstance(video, VideoFile):
-        return os.path.normpath(video.path), video.start, video.stop
+        return _normal(video.path), video.start, video.stop
     if isinstance(video, FrameFolder):
-        return os.path.normpath(video.folder), video.first, video.count
+        return _normal(video.folder), video.first, video.count
     return video.name
+
+
+def _normal(path: Path) -> str:
+    """A path without "..", which is all that pathlib leaves to do."""
+    return os.path.normpath(path) if ".." in (text := str(path)) else text
 
 
 def _check_videos(listing: Listing, kept: list[int], name: str) -> None:

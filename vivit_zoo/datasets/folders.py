@@ -1,8 +1,7 @@
 """Folders of videos: class folders, and videos found by their names anywhere below a root."""
 
-import csv
-import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,9 +50,14 @@ def folder_by_class(folder: Path) -> Listing:
 
 
 def _sample(video: VideoFile | FrameFolder, path: Path, root: Path, name: str, label: int) -> Sample:
-    cells = io.StringIO()
-    csv.writer(cells, lineterminator="").writerow([path.relative_to(root), name])
-    return Sample(video, label, str(path), cells.getvalue())
+    where = str(path)
+    inside = where if root == Path() else where[len(str(root)) :].lstrip("/\\")
+    return Sample(video, label, where, f"{_cell(inside)},{_cell(name)}")
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a csv."""
+    return f'"{text.replace(chr(34), 2 * chr(34))}"' if re.search(r'[",\r\n]', text) else text
 
 
 def walk(folder: Path, notes: list[str] | None = None, root: Path | None = None) -> Iterator[tuple[Path, list[str]]]:

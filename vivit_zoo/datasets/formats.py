@@ -75,7 +75,8 @@ def list_file(lines: list[Line], root: Path, source: Path) -> Listing:
 
     Lists of raw frames are `folder count label` or `folder offset count label`, as of TSN and mmaction2.
     """
-    choices = [_split_lines(lines, root, separator) for separator in ("\t", ",", None)]
+    separators = [mark for mark in ("\t", ",") if any(mark in line for _, line in lines)]
+    choices = [_split_lines(lines, root, separator) for separator in (*separators, None)]
     most = max(len(choice.samples) for choice in choices)
     best = [choice for choice in choices if len(choice.samples) == most]
     if len(best) > 1 and most:  # two separators fit; then the files tell

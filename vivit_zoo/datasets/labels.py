@@ -161,15 +161,21 @@ def _names(names: Sequence[str] | None, whose: str) -> list[str] | None:
     return spelt
 
 
-def _parse(values: Sequence[Any], parse: Any) -> tuple[list[Any], dict[int, str]]:
+def _parse(values: Sequence[Any], parse: Callable[[Any], Any]) -> tuple[list[Any], dict[int, str]]:
     parsed: list[Any] = []
     problems = {}
+    seen: dict[str, Any] = {}  # texts come many times
     for row, value in enumerate(values):
-        try:
-            parsed.append(parse(value))
-        except LabelError as error:
-            parsed.append(None)
-            problems[row] = str(error)
+        found = seen.get(value) if isinstance(value, str) else None
+        if found is None:
+            try:
+                found = parse(value)
+            except LabelError as error:
+                problems[row] = str(error)
+            else:
+                if isinstance(value, str):
+                    seen[value] = found
+        parsed.append(found)
     return parsed, problems
 
 

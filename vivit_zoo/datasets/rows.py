@@ -122,6 +122,10 @@ def _records(lines: Sequence[Line], delimiter: str) -> Iterator[tuple[int, str, 
     at = 0
     while at < len(lines):
         number, text = lines[at]
+        if '"' not in text:
+            at += 1
+            yield number, text, text.split(delimiter)
+            continue
         cells: list[str] | str = ""
         for end in range(at + 1, min(at + LONGEST_CELL, len(lines)) + 1):
             text = "\n".join(line for _, line in lines[at:end])

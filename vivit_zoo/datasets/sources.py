@@ -3,6 +3,7 @@
 Each is small, can be pickled, has a `name` for messages, and opens to something that is read as a `VideoReader` is.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,12 +40,12 @@ _FLOW = ("flow_", "x_", "y_")
 
 def is_video(name: str | Path) -> bool:
     """Whether a file's name ends as those of videos do."""
-    return Path(name).suffix.lower() in _VIDEOS
+    return os.path.splitext(name)[1].lower() in _VIDEOS
 
 
 def is_image(name: str | Path) -> bool:
     """Whether a file's name ends as those of images do."""
-    return Path(name).suffix.lower() in _IMAGES
+    return os.path.splitext(name)[1].lower() in _IMAGES
 
 
 def is_junk(name: str) -> bool:

@@ -68,12 +68,13 @@ class PyAVDecoder:
         packets = _read_packets(self.source, self._container, self._stream)
         codec = self._stream.codec_context
         self.time_base, self.stream_index = float(self._stream.time_base or 1), self._stream.index
-        timestamps = [packet.pts for packet in packets if packet.pts is not None]
+        timestamps = _known(packet.pts for packet in packets)
+        decoding = _known(packet.dts for packet in packets)
         self.by_time = (
             len(set(timestamps)) == len(packets)
             and packets[0].is_keyframe
             and not codec.name.startswith("vp8")  # it has packets that show no frame, with timestamps like any other
-            and not any(after < before for before, after in pairwise(_known(packet.dts for packet in packets)))
+            and decoding == sorted(decoding)
         )
         if self.by_time:
             # What is shown before the first keyframe but stored after it refers to frames that are not there.
@@ -87,7 +88,7 @@ class PyAVDecoder:
         if self.by_time:
             self._keyframes = sorted(packet.pts for packet in packets if packet.is_keyframe)
             self._position = inf  # at the end of the file, from where the first frame is sought
-            self.times = rising_times([self.keys], self.time_base)
+            self.times = rising_times([self.keys], self.time_base, unique=True)
         else:
             frames = _without_leading(self._decode_all(), packets[0].is_cut_off)
             if not frames:
@@ -264,14 +265,16 @@ def _without_leading(shown: list[_Shown], first_is_cut_off: bool) -> list[_Shown
     return kept
 
 
-def rising_times(runs: list[list[Any]], tick: float, rate: float = 25.0) -> np.ndarray:
+def rising_times(runs: list[list[Any]], tick: float, rate: float = 25.0, unique: bool = False) -> np.ndarray:
     """Timestamps of frames in ticks -> seconds from the first, (frames,) float64, increasing.
 
     Each run is sorted: where timestamps are in the order of decoding, frames come in another order than their times.
     Equal times are spread up to the next one. A run that begins before the end of the one before follows after a usual
     step, and so does what follows a jump of 2^32 ticks, half of the clock of MPEG. If a time is missing, all are
-    counted at the rate.
+    counted at the rate. `unique` says that there is one run, which rises, to save time.
     """
+    if unique and runs[0][-1] - runs[0][0] < 2**32:
+        return (np.array(runs[0]) - runs[0][0]) * tick
     if any(time is None for run in runs for time in run):
         return np.arange(sum(map(len, runs))) / rate
     joined: list[np.ndarray] = []
