@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vivit_zoo.system.markdown import markdown
 from vivit_zoo.training.checkpoint import write_whole
 
 __all__ = ["DTYPES", "OOM", "OUT_OF_TIME", "Case", "Speed", "draw", "read", "report", "table", "write"]
@@ -140,16 +141,10 @@ def table(speeds: Sequence[Speed]) -> str:
         if not speed.seconds:
             numbers[:5] = [failure or "", *[""] * 4]
         rows.append([*named, *numbers])
-    left = len(columns) + 1
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    lines = [
-        " | ".join(text.ljust(width) if i < left else text.rjust(width) for i, (text, width) in enumerate(cells))
-        for cells in (list(zip(row, widths, strict=True)) for row in [header, rule, *rows])
-    ]
+    text = markdown({title: [row[i] for row in rows] for i, title in enumerate(header)}, left=[*columns, "candidate"])
     above = [", ".join(common), ""] if common else []
     below = ["", *(f"({i}) {note}" for i, note in enumerate(notes, 1))] if notes else []
-    return "\n".join([*above, *(f"| {line} |" for line in lines), *below])
+    return "\n".join([*above, text, *below])
 
 
 def write(speeds: Sequence[Speed], about: Mapping[str, Any], file: Path) -> None:

@@ -8,6 +8,7 @@ from statistics import mean
 from vivit_zoo.studies.comparisons import Comparison, Design, Row, compare
 from vivit_zoo.studies.measures import Accuracy, ClipsToReach, Measure
 from vivit_zoo.studies.statistics import t_interval
+from vivit_zoo.system.markdown import markdown
 
 __all__ = ["decision_text", "difference_text", "markdown", "mean_text", "note", "study_table"]
 
@@ -129,18 +130,3 @@ def note(rows: Sequence[Row], design: Design | None = None) -> str:
         parts.append("seeds were added until each difference was decided, for which its interval allows")
     parts.append("; ".join(sorted({result["machine"] for result in results})))
     return "Accuracies in percent; " + ". ".join(parts)
-
-
-def markdown(columns: dict[str, list[str]], left: Sequence[str] = ()) -> str:
-    """Columns of text by title as an aligned Markdown table; all are right-aligned except those named in `left`."""
-    width = {title: max(map(len, [title, *cells])) for title, cells in columns.items()}
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width[title]) if title in left else cell.rjust(width[title])
-            for title, cell in zip(columns, cells, strict=True)
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * width[title] if title in left else "-" * (width[title] - 1) + ":" for title in columns]
-    return "\n".join(line(cells) for cells in [list(columns), rule, *zip(*columns.values(), strict=True)])
