@@ -75,7 +75,8 @@ def test_clips_to_reach_are_geometric_means_and_say_what_did_not_get_there():
         for seed, count in enumerate(clips):
             one.results[seed] |= {"clips": count, "reached": count < 19_200}
     header, _, first, slower, never = cells_of(study_table(rows, Design(ClipsToReach())))
-    assert header[1:6] == ["clips to 90 %", "ratio", "decision", "reached", "frames shuffled"]
+    assert header[1:6] == ["clips to 90 %", "ratio", "decision", "reached", "accuracy then"]
+    assert first[5] == "91.0 ± 12.7"
     assert first[1].startswith("2,000 (")
     assert slower[2:5] == ["**1.21 (1.21 to 1.21)**", "more, equal within a ratio of 1.25", "2 of 2"]
     assert never[1] == "over 19,200 (19,200 to 19,200)"
@@ -106,7 +107,7 @@ def test_note_tells_all_seeds_and_machines():
     assert note(rows[1:], Design(ClipsToReach())) == (
         "Accuracies in percent; 2 seeds, geometric mean (95 % interval). another"
     )
-    assert "seeds were added until" in note(rows[1:], Design(sequential=True))
+    assert "Seeds were added until" in note(rows[1:], Design(sequential=True))
 
 
 def test_markdown_aligns():

@@ -39,6 +39,9 @@ def study_table(rows: Sequence[Row], design: Design | None = None, pace: bool = 
     }
     if isinstance(measure, ClipsToReach):
         columns["reached"] = lambda row: _reached(row, measure)
+        columns["accuracy then"] = partial(
+            _percent, keys=("head_accuracy", measure.head) if measure.head else ("accuracy",)
+        )
     else:
         columns |= {head: partial(_percent, keys=("head_accuracy", head)) for head in heads if head != measure.head}
         if measure.head:
@@ -127,6 +130,6 @@ def note(rows: Sequence[Row], design: Design | None = None) -> str:
     else:
         parts = [f"{seeds}, mean ± 95 % interval"]
     if design.sequential:
-        parts.append("seeds were added until each difference was decided, for which its interval allows")
+        parts.append("Seeds were added until a difference was decided; the intervals of the differences allow for that")
     parts.append("; ".join(sorted({result["machine"] for result in results})))
     return "Accuracies in percent; " + ". ".join(parts)
