@@ -204,10 +204,10 @@ def test_something_something(tmp_path):
     catalogue = read_catalogue(write(tmp_path / "train.json", json.dumps(clips)), root=tmp_path / "videos")
     assert listed(catalogue, tmp_path) == [("videos/78687.webm", 0), ("videos/42.webm", 1)]
     assert catalogue.classes == ["Holding something next to something", "Dropping something"]
-    with pytest.raises(ValueError, match=r"is not as Something-Something's train\.json"):
+    with pytest.raises(ValueError, match=r"is not like Something-Something's train\.json"):
         read_catalogue(write(tmp_path / "test.json", json.dumps([{"id": "42"}])), root=tmp_path / "videos")
     (tmp_path / "labels.json").unlink()
-    with pytest.raises(ValueError, match=r"labels\.json must lie beside it, once; found "):
+    with pytest.raises(ValueError, match=r"needs one labels\.json in the same folder; found "):
         read_catalogue(tmp_path / "train.json", root=tmp_path / "videos")
 
 

@@ -87,7 +87,7 @@ def test_sources_that_are_no_binary_files(tmp_path):
     ):
         VideoReader(text)
     read, write = os.pipe()
-    with os.fdopen(write, "wb"), os.fdopen(read, "rb") as pipe, pytest.raises(ValueError, match="cannot be wound back"):
+    with os.fdopen(write, "wb"), os.fdopen(read, "rb") as pipe, pytest.raises(ValueError, match="is not seekable"):
         VideoReader(pipe)
     with pytest.raises(TypeError, match="got a int; a video is a path, bytes, or an open binary file"):
         VideoReader(3)

@@ -59,10 +59,10 @@ class Catalogue:
     def hold_out(self, share: float) -> tuple["Catalogue", "Catalogue"]:
         """The catalogue in two: without and with the last videos of each class.
 
-        They are the last in the source's order, sorted names in a folder: parts of one recording, whose names begin
-        alike, so stay together, but for one recording a class at most. A class keeps at least one video to train on,
-        and gives at least one to test on where it has two. Of videos with several labels the first one counts; scores
-        are one class.
+        They are the last in the source's order, which in a folder is that of the names. So parts of one recording,
+        whose names begin alike, stay together, except for one recording a class at most. A class keeps at least one
+        video to train on, and gives at least one to test on if it has two. Of several labels of a video the first one
+        counts; scores are one class.
 
         Args:
             share: of the videos of each class, in (0, 1), rounded.
@@ -101,7 +101,7 @@ def read_catalogue(
     video_key: str = "",
     strict: bool = True,
 ) -> Catalogue:
-    """The videos of a source with their labels. The form is told from what is in it:
+    """The videos of a source with their labels. The format is recognised by the content:
 
     - a text file of lines `path label`, split from the right at a tab, a comma or a space; labels are numbers or names;
     - a text file of raw frames, `folder count label` or `folder offset count label` (TSN, mmaction2), where a folder
@@ -114,11 +114,11 @@ def read_catalogue(
     - a Hugging Face `datasets.Dataset`, or the folder that its `save_to_disk` wrote.
 
     Labels have the same rules in all forms, see `vivit_zoo.datasets.labels`. Videos that a data set lists but that are
-    gone, and what is left out or looks like a mistake, are told in warnings.
+    gone, and what is left out or looks like a mistake, are reported in warnings.
 
     Args:
         source: a path, a pattern of shards, or a `datasets.Dataset`.
-        root: folder that relative paths start from; by default the one that the list lies in.
+        root: folder that relative paths start from; by default the folder of the list.
         classes: names by class number (for several heads a dictionary of them): those of the training set, when a test
             set is read. By default the source's own names, the sorted names of its labels, or its numbers.
         task: "single_label"; "multi_label" for several labels a video, as a list or separated by ";", or in several
@@ -129,7 +129,7 @@ def read_catalogue(
 
     Raises:
         RowsError: a ValueError, with all rows that cannot be used and the reasons.
-        ValueError: if the form cannot be told, or no listed video is there.
+        ValueError: if no format fits, or none of the listed videos exists.
         ImportError: if a folder that `save_to_disk` wrote is read without `datasets`.
     """
     check_task(task)

@@ -145,9 +145,9 @@ def check_videos(
     workers: int = 0,
     progress: Callable[..., Any] | None = None,
 ) -> DataReport:
-    """Open every video and decode its first frame; a broken one is noted, whatever is wrong with it.
+    """Open every video and decode its first frame; broken ones are listed with the reason.
 
-    Ctrl-C ends it early, with a report of what was looked at till then.
+    Ctrl-C ends the check early, with a report of the videos that were opened by then.
 
     Args:
         catalogue: the videos.

@@ -59,7 +59,7 @@ class DataSets:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the clips of a run come from, and which they are. How many frames of which size is for the model to say.
+    """Where the clips of a run come from, and which they are. The model says how many frames of which size they have.
 
     Args:
         train: an embedded data set ("moving_digits", "numbered_digits", "hidden_digits" or "turning_digits"), or
@@ -69,7 +69,7 @@ class DataConfig:
         test: the videos to test on; not for what is built in, which has its own.
         held_out: share of the training videos of each class to test on in place of training on them, where there is no
             `test` and nothing built in; always the last ones, see `Catalogue.hold_out`.
-        root: folder that paths in lists start from; "" for the one that a list lies in.
+        root: folder that paths in lists start from; "" for the folder of the list.
         difficulty: level of an embedded data set that has several, "hidden_digits" or "turning_digits"; None for the
             first.
         task: what the label of a video is: "single_label", one class; "multi_label", several classes, separated by ";"

@@ -141,7 +141,7 @@ def _split(line: str, separator: str | None) -> tuple[str, str]:
 def _frame_list(lines: list[Line], root: Path) -> Listing:
     """Lines `folder count label` or `folder offset count label`; empty if no such folder is there.
 
-    The offset counts the frames before the first: 0 for one that starts with the first image, whatever its number.
+    The offset counts the frames before the first: 0 for a clip that starts with the first image of the folder.
     """
     pattern = re.compile(r"(.+?)(?:[\s,]+([0-9]{1,9}))?[\s,]+([0-9]{1,9})[\s,]+([^\s,]+)")
     found = [pattern.fullmatch(line.strip()) for _, line in lines]
@@ -204,7 +204,7 @@ def hugging_face(data: Any, video_key: str = "") -> Listing:
             f"a source is a path, a pattern of shards or a datasets.Dataset; got a {type(data).__name__}"
             + ("; choose a split, such as data['train']" if isinstance(data, dict) else "")
         )
-    data = data.with_format(None)  # plain Python values, whatever the caller had chosen
+    data = data.with_format(None)  # plain Python values, in any format of the caller
     kinds = {name: type(feature).__name__ for name, feature in features.items()}
     video = _column(features, [name for name, kind in kinds.items() if kind == "Video"], _PATHS, video_key)
     label = _column(features, [name for name in features if _names_classes(features[name])], _LABELS)

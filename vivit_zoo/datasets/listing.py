@@ -18,7 +18,7 @@ class Sample(NamedTuple):
 
     Args:
         video: where it is.
-        label: as it stands in the source: a text, or a value of JSON or of a table; by head where there are several.
+        label: as the source has it: a text, or a value of JSON or of a table; by head where there are several.
         where: in the source, for messages, such as "line 3".
         text: what stands there, to write a list of the samples that can be used; None where that is impossible.
     """

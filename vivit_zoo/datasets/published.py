@@ -37,10 +37,10 @@ def something_something(source: Path, root: Path) -> Listing:
     """Something-Something v2: train.json or validation.json with labels.json beside it; files {id}.* under the root."""
     clips = _read_json(source)
     if not (isinstance(clips, list) and clips and any(isinstance(clip, dict) and "template" in clip for clip in clips)):
-        raise ValueError(f"{source}: is not as Something-Something's train.json, a list of entries with a 'template'")
+        raise ValueError(f"{source}: is not like Something-Something's train.json, a list of entries with a 'template'")
     beside = sorted(source.parent.glob("*labels.json"))
     if len(beside) != 1:
-        raise ValueError(f"{source}: labels.json must lie beside it, once; found {[path.name for path in beside]}")
+        raise ValueError(f"{source}: needs one labels.json in the same folder; found {[path.name for path in beside]}")
     listing = Listing(classes=_labels_json(beside[0]), header="[", footer="]")
     files = videos_by_stem(root)
     rows = [Row(number, json.dumps(clip), clip) for number, clip in enumerate(clips, 1)]

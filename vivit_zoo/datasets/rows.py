@@ -1,4 +1,4 @@
-"""Text files as rows that know their line, and what is wrong with those that cannot be used."""
+"""Text files as rows with their line numbers, and the rows that cannot be used."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ class Problem(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a table: its line, its text as it stands in the file, and its cells by column."""
+    """A row of a table: its line, its text in the file, and its cells by column."""
 
     line: int
     text: str

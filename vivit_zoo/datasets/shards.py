@@ -78,7 +78,7 @@ def read_samples(shards: list[Path], video_key: str = "") -> list[ShardSample]:
         ValueError: if a shard is compressed, truncated or damaged, or a sample has two members of one kind.
     """
     read = partial(_read_shard, video_key=video_key.lower().lstrip("."))
-    with ThreadPoolExecutor(8) as threads:  # the headers of a big shard lie far apart: most of the time is waiting
+    with ThreadPoolExecutor(8) as threads:  # the headers of a big shard are far apart: most of the time is waiting
         return [sample for samples in threads.map(read, shards) for sample in samples]
 
 

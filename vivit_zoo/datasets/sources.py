@@ -1,4 +1,4 @@
-"""Where a video lies: a file or a part of one, a folder of numbered images, a member of a tar shard, a row of a table.
+"""Where a video is: a file or a part of one, a folder of numbered images, a member of a tar shard, a row of a table.
 
 Each is small, can be pickled, has a `name` for messages, and opens to something that is read as a `VideoReader` is.
 """
@@ -70,7 +70,7 @@ class Reader(Protocol):
 
 
 class Place(Protocol):
-    """Where a video lies. `open` takes what `VideoReader` takes: gray, threads, ...; it raises VideoError."""
+    """Where a video is. `open` takes what `VideoReader` takes: gray, threads, ...; it raises VideoError."""
 
     @property
     def name(self) -> str: ...
@@ -188,7 +188,7 @@ def _numbered_images(folder: Path) -> tuple[Path, ...]:
 
 
 class _FrameByFrame:
-    """Frames that can be had one by one, in any order, read as a video."""
+    """Frames that can be read one by one, in any order, as a video."""
 
     name: str
 

@@ -29,7 +29,7 @@ class VideoClips(Dataset[tuple[Tensor, Label]]):
         sampler: which frames of a video make a clip.
         transform: (clip (t, c, h, w) uint8, label) -> (video (c, t, h, w), label); None leaves clip and label alone.
         resize: applied to each frame (h, w, c) uint8 when it is decoded, such as `Preprocess.resize`, so that what is
-            kept is small whatever the size of the video.
+            kept is small for any size of the video.
         gray: one channel, the luma, in place of three.
         **reading: more options of `VideoReader`; `threads` of the decoder is 1, for data sets are read in processes.
 

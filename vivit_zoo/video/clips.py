@@ -1,6 +1,6 @@
 """Which frames of a video make a clip: one to train on, or the views of a test.
 
-The names are those of torchcodec's samplers where the things are the same: "random" starts a clip where
+The names are those of torchcodec's samplers where they mean the same: "random" starts a clip where
 `clips_at_random_indices` does (with fps, `clips_at_random_timestamps`), and the policies are called alike. They differ
 in what is repeated: "repeat_last" here shows the last frame of the video and not the last one the stride met, and
 "wrap" starts the video again, as the original code, and not the clip.
@@ -44,7 +44,7 @@ class Video(Protocol):
 def clip_offsets(length: int, clips: int = 1, frames: int = 32, stride: int = 2) -> list[int]:
     """First frames of the test clips of a video of `length` frames, as the original code places them.
 
-    Several clips start evenly between the first frame and `length - frames * stride`, rounded down; one clip stands in
+    Several clips start evenly between the first frame and `length - frames * stride`, rounded down; one clip is in
     the middle. A video shorter than `frames * stride` gives offsets of 0. (From 15 clips on, the original's rounding of
     binary fractions can differ by one frame.)
 
@@ -201,7 +201,7 @@ class Views(_Clips):
     """Which parts of a video a model sees in a test: `clips` times `crops` views, as the paper's "4x3".
 
     Args:
-        clips: number of clips, spread evenly over the video as `clip_offsets` does; one stands in its middle.
+        clips: number of clips, spread evenly over the video as `clip_offsets` does; one is in its middle.
         crops: 1 for the centre of the picture; 3 for left, middle, right (of a high picture top, middle, bottom).
         spread: whether frames are spread over the whole video, in place of stride and fps: frame i of a clip k of K is
             (i + k / K) length // frames. VideoPrism takes its one clip so.

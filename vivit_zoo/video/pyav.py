@@ -81,8 +81,10 @@ class PyAVDecoder:
             self.keys = sorted(
                 packet.pts for packet in packets if packet.pts >= timestamps[0] and not packet.is_cut_off
             )
+            if not self.keys:
+                raise VideoError(f"{self.source.name}: its video stream holds no frames that are shown")
             if codec.has_b_frames and timestamps == sorted(timestamps):
-                # Either it has no B-frames, or these are times of decoding, as in AVI: only decoding tells.
+                # Either it has no B-frames, or these are times of decoding, as in AVI: only decoding shows it.
                 shown = [frame.pts for frame in self._decode_all()]
                 self.by_time = None not in shown and all(a < b for a, b in pairwise(_known(shown)))
         if self.by_time:
@@ -118,7 +120,7 @@ class PyAVDecoder:
         elif self._position >= key:
             self._reopen()
         frame = self._forward_to(key)
-        if frame is None and self._can_seek:  # a seek that landed too late, or a damaged file: the sure way tells
+        if frame is None and self._can_seek:  # a seek that landed too late, or a damaged file
             self._can_seek = False
             self._reopen()
             frame = self._forward_to(key)

@@ -34,24 +34,25 @@ def read_video(
 class VideoReader:
     """An open video whose frames can be read by number, exactly: `with VideoReader(path) as video: ...`.
 
-    Opening reads the timestamps of all packets and, as a rule, decodes nothing. A frame is then known by its timestamp:
-    the reader seeks to the keyframe before it and decodes forward until that very timestamp appears, so that B-frames,
-    variable frame rates and inexact seeking cannot shift the count. Where a seek lands too late, and in files without
-    usable timestamps, it decodes from the start.
+    Opening reads the timestamps of all packets and usually decodes nothing. A frame is then identified by its
+    timestamp: the reader seeks to the keyframe before it and decodes forward until that timestamp appears, so that
+    B-frames, variable frame rates and inexact seeking cannot shift the count. Where timestamps are missing, repeated,
+    in the order of decoding or set back within the recording, frames are numbered by decoding all of them once. Such
+    files, and files where a seek lands too late, are decoded from the start.
 
     Frames are upright (rotation and mirroring of the file's display matrix are applied) and have the pixels that are
     stored: a sample aspect ratio is not applied. Frames before the first keyframe, and those that an edit list cuts
     off, do not count. Frames that the decoder reports as lost or patched up are refused; not every codec does, and
-    transport streams do not tell when their end is missing.
+    a missing end of a transport stream is not noticed.
 
     Args:
         source: the path of a file on this machine; the bytes of one, such as a member of a tar file; or an open binary
-            file that can be wound back, which stays open.
+            seekable file, which stays open.
         gray: frames with one channel, the luma, in place of RGB.
         threads: of the decoder; 0 for one per core. Take 1 inside worker processes.
         name: what messages call the video, such as "shard.tar::clip.mp4"; None for its path.
         backend: what decodes: "pyav", or "torchcodec" on request; see `vivit_zoo.video.torchcodec` for what differs.
-            Neither ever stands in for the other.
+            No backend is replaced by the other.
 
     Attributes:
         name: as messages call the video.
@@ -104,7 +105,7 @@ class VideoReader:
         Args:
             indices: numbers from 0, such as `vivit_zoo.video.clips` gives.
             change: applied to each frame (h, w, c) when it is decoded, such as `Preprocess.resize`: what is kept is
-                then small, whatever the size of the video.
+                then small, for any size of the video.
 
         Raises:
             IndexError: if a number is outside the video.

@@ -1,4 +1,4 @@
-"""Where a video comes from, and what its bytes tell before anything is decoded: its kind, and whether it is whole."""
+"""The source of a video, and what its bytes show before anything is decoded: its kind, and whether it is complete."""
 
 import io
 import os
@@ -12,11 +12,11 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 
 class VideoError(ValueError):
-    """A video that cannot be read, or is too short for what was asked of it. The message names the file."""
+    """A video that cannot be read, or is too short for the clip. The message names the file."""
 
 
 class VideoSource:
-    """A file, bytes, or an open binary file that can be wound back, with a name for messages.
+    """A file, bytes, or an open seekable binary file, with a name for messages.
 
     Args:
         source: a path; the bytes of a video; or a file object, which begins with the video, is moved about in while
@@ -26,7 +26,7 @@ class VideoSource:
     Raises:
         VideoError: if the file is missing, empty, or lacks its end.
         TypeError: if it is none of these.
-        ValueError: if a file object cannot be wound back.
+        ValueError: if a file object is not seekable.
     """
 
     def __init__(self, source: Source, name: str | None = None) -> None:
@@ -91,7 +91,7 @@ def _binary_file(source: Any) -> Any:
     if not (hasattr(source, "read") and hasattr(source, "seek")):
         raise TypeError(f"got a {type(source).__name__}; a video is a path, bytes, or an open binary file")
     if not source.seekable():
-        raise ValueError(f"{source!r} cannot be wound back; read it whole and pass the bytes: file.read()")
+        raise ValueError(f"{source!r} is not seekable; read it whole and pass the bytes: file.read()")
     if not isinstance(source.read(0), bytes):
         raise TypeError(f"{source!r} is open as text; open it with mode 'rb'")
     return source
