@@ -433,3 +433,12 @@ def test_studies_may_share_their_cells(tmp_path):
     assert one[0].folder == other[0].folder
     assert one[0].folder.parent == tmp_path / "all"
     assert plan_study([Setting("a", SMALL)], [0], tmp_path / "a")[0].folder.parent == tmp_path / "a" / "cells"
+
+
+def test_an_encoder_without_a_source_file_is_refused_in_words(tmp_path):
+    """As one of a notebook is, which the processes of the study could not import."""
+    space = {"__name__": "notebook"}
+    exec("from vivit_zoo.encoders import Joint\nclass Mine(Joint):\n    pass", space)
+    cell = Cell(Setting("mine", BASE, encoder=space["Mine"]), 0, tmp_path)
+    with pytest.raises(ValueError, match=r"the encoder Mine has no source file, .* Write it to a \.py file"):
+        cell.folder  # noqa: B018

@@ -8,7 +8,6 @@ module that maps one batch to a tensor or to a dictionary of tensors.
 import dataclasses
 import gc
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -269,7 +268,7 @@ def _first_step_in_new_process(candidate: Candidate, case: Case, seconds: float)
         return here.recv()
     except EOFError:  # the process ended without an answer
         process.join()
-        killed = process.exitcode == -signal.SIGKILL  # by the system, when memory runs out
+        killed = process.exitcode == -9  # SIGKILL, which Windows has not: by the system, when memory runs out
         return {"failure": OOM if killed else f"its process ended with {process.exitcode}"}
     finally:
         process.kill()

@@ -155,7 +155,16 @@ def _source(encoder: Callable[..., nn.Module] | None) -> str:
     """The source of an own encoder with its arguments, which identifies it."""
     if isinstance(encoder, partial):
         return _source(encoder.func) + repr((encoder.args, encoder.keywords))
-    return "" if encoder is None else inspect.getsource(encoder)
+    if encoder is None:
+        return ""
+    try:
+        return inspect.getsource(encoder)
+    except (OSError, TypeError) as error:  # TypeError: of a class in a module without a file
+        name = getattr(encoder, "__qualname__", repr(encoder))
+        raise ValueError(
+            f"the encoder {name} has no source file, such as one that is defined in a notebook; the processes of a "
+            "study could not import it. Write it to a .py file and import it from there"
+        ) from error
 
 
 def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
