@@ -90,9 +90,9 @@ def test_what_cannot_be_mixed_is_refused():
 
 def test_heads_that_differ_are_refused():
     label = torch.tensor([0])
-    with pytest.raises(ValueError, match=r"heads differ: \['a'\] here, \['b'\] there"):
+    with pytest.raises(ValueError, match=r"heads differ: \['a'\] and \['b'\]"):
         cross_entropy({"a": torch.zeros(1, 2)}, {"b": label})
-    with pytest.raises(ValueError, match=r"heads differ: one unnamed here, \['b'\] there"):
+    with pytest.raises(ValueError, match=r"heads differ: one unnamed and \['b'\]"):
         cross_entropy(torch.zeros(1, 2), {"b": label})
-    with pytest.raises(ValueError, match=r"heads differ: \['a'\] here, one unnamed there"):
+    with pytest.raises(ValueError, match=r"heads differ: \['a'\] and one unnamed"):
         one_hot({"a": label}, 3)

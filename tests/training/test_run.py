@@ -108,7 +108,7 @@ def test_thirty_clips_of_which_five_are_broken(run, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "25 test videos, 2 views each" in out
     for split in ("train", "test"):
-        assert f"5 videos to {split} on could not be read:" in out
+        assert f"5 {split} videos could not be read:" in out
         told = read(tmp_path / "run")["broken"][split]
         for line, (name, (_, why)) in zip(told, sorted(BROKEN.items()), strict=True):
             assert re.match(f"set/{name}: {why}", line)
@@ -161,7 +161,7 @@ def test_what_cannot_be_used_is_one_line(run, tmp_path, capsys):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "00000001.pt").touch()
     (tmp_path / "run" / "config.json").write_text("{}")
-    assert "recipe.py: run is of a run with another configuration (it differs in" in told()
+    assert "recipe.py: run has a run with another configuration (it differs in" in told()
 
 
 def test_exit_codes_of_signals_and_of_memory(run, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, metrics and checkpoints, each readable at any moment, whatever was killed."""
+"""Files of a run: configuration, metrics and checkpoints, readable at any time even if the run is killed."""
 
 import json
 import os
@@ -16,28 +16,28 @@ __all__ = ["Checkpoints", "Metrics", "claim_folder", "flatten", "read_metrics", 
 
 
 def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
-    """Replace a file as a whole: a reader, or a run killed meanwhile, sees the old content or the new, never a part."""
+    """Replace a file atomically, so that a reader never sees a part of the content, even if this process is killed."""
     part = file.with_name(file.name + ".part")
     write(part)
-    with part.open("rb+") as written:  # on the disk before the name is, should the machine stop
+    with part.open("rb+") as written:  # write the content to the disk before the name
         os.fsync(written.fileno())
     os.replace(part, file)
 
 
 def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = ()) -> None:
-    """Write a run's configuration to config.json, unless there are checkpoints of another one.
+    """Write the configuration of a run to config.json, unless there are checkpoints of another configuration.
 
     Args:
-        folder: of the run; made if missing.
-        config: of the run.
-        free: fields that may differ between calls, because they change no result; "data.x" for x in data.
+        folder: folder of the run; created if missing.
+        config: configuration of the run.
+        free: fields that may change between calls, because they do not change the result; "data.x" for x in data.
 
     Raises:
-        ValueError: if the folder is of a run with another configuration, or of one that cannot be read.
+        ValueError: if the folder has a run with another configuration, or with one that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, text = folder / "config.json", json.dumps(config, indent=2)
-    if file.exists() and any(folder.glob("checkpoints/*.pt")):  # a run that failed before may be mended in its place
+    if file.exists() and any(folder.glob("checkpoints/*.pt")):  # without checkpoints the configuration may change
         try:
             theirs, mine = (flatten(dict(json.loads(one)), free) for one in (file.read_text(), text))
         except (TypeError, ValueError) as error:
@@ -45,14 +45,14 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
         if theirs != mine:
             changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
             raise ValueError(
-                f"{folder} is of a run with another configuration (it differs in {', '.join(changed)}); choose another "
+                f"{folder} has a run with another configuration (it differs in {', '.join(changed)}); choose another "
                 "folder, or delete this one"
             )
     write_whole(file, lambda part: part.write_text(text))
 
 
 def flatten(config: dict[str, Any], without: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:
-    """Nested fields as one dictionary with dotted names, without some of these."""
+    """Flatten nested fields into a dictionary with dotted names, except the names in `without`."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         inner = flatten(value, without, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
@@ -61,22 +61,22 @@ def flatten(config: dict[str, Any], without: tuple[str, ...] = (), prefix: str =
 
 
 class Checkpoints:
-    """The checkpoints of a run, `folder`/{step:08d}.pt: the newest ones, and best.pt, the best by a score.
+    """The checkpoints of a run: the newest ones as `folder`/{step:08d}.pt, and the best one as best.pt.
 
     Args:
-        folder: of the checkpoints alone; made if missing.
-        keep: how many of the newest to keep.
+        folder: folder for the checkpoints only; created if missing.
+        keep: number of newest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
         self.folder, self.keep = folder, keep
 
     def files(self) -> list[Path]:
-        """All but the best, oldest first."""
+        """Return all files except the best, oldest first."""
         return sorted(self.folder.glob("[0-9]*.pt"))
 
     def newest(self) -> dict[str, Any] | None:
-        """The content of the newest readable checkpoint, on the CPU; None if there is no file.
+        """Load the newest readable checkpoint to the CPU; return None if there is no file.
 
         Raises:
             ValueError: if there are checkpoints and none can be read.
@@ -85,42 +85,42 @@ class Checkpoints:
         for file in reversed(self.files()):
             try:
                 return torch.load(file, weights_only=True, map_location="cpu")
-            except Exception as reason:  # torch raises many kinds for a broken file, some without its name
+            except Exception as reason:  # torch raises many types for a broken file
                 error = reason
-                warnings.warn(f"{file} cannot be read ({reason}); taking the one before", stacklevel=2)
+                warnings.warn(f"{file} cannot be read ({reason}); using the checkpoint before it", stacklevel=2)
         if error is not None:
-            raise ValueError(f"no checkpoint in {self.folder} can be read; delete it to start this run anew") from error
+            raise ValueError(f"no checkpoint in {self.folder} can be read; delete it to start again") from error
         return None
 
     def write(self, step: int, content: dict[str, Any], best: bool = False) -> None:
-        """Write a checkpoint, and only then remove those that are now too old.
+        """Write a checkpoint, then remove those that are too old.
 
         Args:
-            step: of the run.
-            content: tensors, numbers, strings, lists and dictionaries of them.
-            best: whether it is also the best so far.
+            step: step of the run.
+            content: tensors, numbers, strings, and lists and dictionaries of them.
+            best: whether this is the best checkpoint so far.
 
         Raises:
-            OSError: if it cannot be written; those before it stay.
+            OSError: if the checkpoint cannot be written; earlier checkpoints are kept.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob("*.part"):  # of a run killed while it wrote
+        for left in self.folder.glob("*.part"):  # left by a process that was killed
             left.unlink()
         file = self.folder / f"{step:08d}.pt"
         try:
             write_whole(file, partial(torch.save, content))
-        except RuntimeError as error:  # what torch makes of a full disk
+        except RuntimeError as error:  # torch raises this if the disk is full
             raise OSError(f"{file} cannot be written ({error}); is the disk full?") from error
         if best:
             write_whole(self.folder / "best.pt", partial(shutil.copyfile, file))
         files = self.files()
-        place = files.index(file)  # behind it are damaged ones, which this run began before
+        place = files.index(file)  # those after it are damaged
         for old in files[: max(0, place + 1 - self.keep)] + files[place + 1 :]:
             old.unlink()
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl; one that was cut short, which can only be the last, is left out."""
+    """Read the lines of a metrics.jsonl; skip an incomplete last line."""
     lines = file.read_text().splitlines() if file.exists() else []
     found = []
     for line in lines:
@@ -130,7 +130,7 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
 
 
 class Metrics:
-    """Lines of JSON in a file; those past the step that training resumes from are dropped."""
+    """Writes lines of JSON to a file, after removing lines past the step that training resumes from."""
 
     def __init__(self, file: Path, keep_until: int) -> None:
         self.file = file

@@ -1,4 +1,4 @@
-"""One model on several processes: copies or shards of it, and the state of the whole as if there were one process."""
+"""Train one model in several processes: copies or shards of it, and its whole state as if there were one process."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,15 +27,15 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def distribute(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Module:
-    """Put a model on the devices of all processes; what is returned is to be called in training.
+    """Move a model to the devices of all processes, and return the module to call in training.
 
-    Accelerate's own FSDP2 does nothing on CPUs, and wants the names of block classes; here any `nn.ModuleList` is taken
-    as a stack of blocks, so that encoders of your own are sharded too.
+    Accelerate's FSDP2 does nothing on CPUs and needs the names of block classes. This function treats every
+    `nn.ModuleList` as a stack of blocks, so that your own encoders are sharded as well.
 
     Args:
-        model: built alike in every process.
-        accelerator: of the run. Where it was launched with FSDP, the model is sharded too.
-        shard: whether each process holds a part of the model (FSDP2) in place of a copy (DDP).
+        model: the model, with the same weights in every process.
+        accelerator: the accelerator of the run. If it was launched with FSDP, the model is sharded.
+        shard: whether to shard the model over the processes (FSDP2) instead of copying it to each (DDP).
     """
     device = accelerator.device
     model.to(device)
@@ -50,8 +50,8 @@ def distribute(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Mo
         for stack in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
             for block in stack:
                 fully_shard(block, mesh=mesh)
-        # By default the root would stay whole after a forward pass without a backward one, and so would not see that
-        # the averaged weights have come or gone.
+        # By default the root stays unsharded after a forward pass without a backward pass, and would not notice that
+        # the weights have been swapped with their average.
         fully_shard(model, mesh=mesh, reshard_after_forward=True)
         return model
     # Buffers are constants here, such as sine-cosine positions.
@@ -61,7 +61,7 @@ def distribute(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Mo
 
 
 def sync_gradients(model: nn.Module, sync: bool) -> None:
-    """Whether the next forward and backward pass averages the gradients over the processes, or only adds to them."""
+    """Set whether the next backward pass averages gradients over processes, or only accumulates them."""
     if isinstance(model, DistributedDataParallel):
         model.require_backward_grad_sync = sync
     elif isinstance(model, FSDPModule):
@@ -69,20 +69,20 @@ def sync_gradients(model: nn.Module, sync: bool) -> None:
 
 
 def anyone(flag: int, accelerator: Accelerator) -> int:
-    """The largest of a number over all processes."""
+    """Return the maximum of a number over all processes."""
     if accelerator.num_processes == 1:
         return flag
     return max(gather_object([flag]))
 
 
 def get_weights(model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> dict[str, Any]:
-    """Weights, optimiser state and averaged weights, whole and on the CPU. All processes must take part."""
+    """Gather weights, optimiser state and averaged weights, unsharded, on the CPU. All processes must call this."""
     weights, state = get_state_dict(model, optimizer, options=WHOLE)
     content: dict[str, Any] = {"model": weights, "optimizer": state}
     if average:
         with average.in_place():
             averages: dict[str, Any] = get_model_state_dict(model, options=WHOLE)
-            # On a CPU these may be the parameters themselves, which are about to change back.
+            # On a CPU these may be the parameters themselves, which are swapped back below.
             content["average"] = {name: tensor.clone() for name, tensor in averages.items()}
     return content
 
@@ -104,7 +104,7 @@ def set_weights(
 
 
 def get_random(accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
-    """The state of torch's random generators in each process. All processes must take part."""
+    """Gather the state of torch's random generators of each process. All processes must call this."""
     state = {"cpu": torch.get_rng_state()}
     if accelerator.device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(accelerator.device)
@@ -112,12 +112,12 @@ def get_random(accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
 
 
 def set_random(states: Sequence[dict[str, torch.Tensor]], accelerator: Accelerator, *seeds: int) -> None:
-    """Undo `get_random`; a process that has no state, because there were fewer, begins with one of its own.
+    """Undo `get_random`; processes without a state, because there were fewer before, get a new one.
 
     Args:
-        states: what `get_random` returned, or nothing.
-        accelerator: of the run.
-        seeds: of the new states, with the number of the process.
+        states: the result of `get_random`, or an empty list.
+        accelerator: the accelerator of the run.
+        seeds: seeds of new states, used with the number of the process.
     """
     process = accelerator.process_index
     if process < len(states):

@@ -1,7 +1,7 @@
-"""From a data set to batches on the device: the order of the clips, their randomness, broken files, and the pace.
+"""Load batches from a data set: order of the clips, random state, broken files, speed.
 
-What a batch holds follows from (seed, step) alone, whatever the number of worker processes, and over all processes of a
-distributed run together: so a run can be stopped and resumed at any step, bit for bit.
+The content of a batch depends on (seed, step) only, not on the number of workers, and the batches of all processes of a
+distributed run together are those of one process. So a run can be stopped and resumed at any step, bit for bit.
 """
 
 import atexit
@@ -34,21 +34,21 @@ TRIES = 20
 
 
 class Draw(NamedTuple):
-    """One clip to load: its place in the data set, or `NOT_COUNTED` for a filler in a test; the epoch varies chance."""
+    """A clip to load: its index in the data set, or `NOT_COUNTED` for a filler in a test, and the epoch as a seed."""
 
     place: int
     epoch: int
 
 
 class Batch(NamedTuple):
-    """Clips and what is known of them.
+    """A batch of clips.
 
     video: (b, c, t, h, w) or views (b, v, c, t, h, w); uint8 in [0, 255] or floating-point in [-1, 1].
     label: (b,), or a dictionary of such by head.
-    places: (b,) of the clips in their data set; `NOT_COUNTED` for a clip that stands in for one that is not there; none
-        if no clip was found that can be read.
-    broken: place and message of each file that could not be read.
-    seconds: that it took to make the batch, in one process.
+    places: (b,) indices of the clips in the data set; `NOT_COUNTED` for fillers and for clips that replace a broken
+        file in a test; empty if no clip could be read.
+    broken: index and message of each file that could not be read.
+    seconds: time to make the batch, in one process.
     """
 
     video: Tensor
@@ -59,18 +59,18 @@ class Batch(NamedTuple):
 
 
 class TrainOrder(Sampler[list[Draw]]):
-    """The batches of one process of a training run: every clip once an epoch, in an order that follows from the seed.
+    """The batches of one process in training: every clip once per epoch, in a random order.
 
-    A step takes `batch_size` clips, which are dealt out over `parts` (of an accumulated gradient) and processes; an
-    epoch's last ones share a step with the first of the next.
+    The `batch_size` clips of a step are distributed over processes and `parts` (of an accumulated gradient). The last
+    clips of an epoch share a step with the first of the next.
 
     Args:
-        length: of the data set.
-        batch_size: clips a step, over all parts and processes; a multiple of their product.
-        seed: of the order.
-        step: to begin with.
-        parts: batches that a process makes of its share of a step.
-        process, processes: which one of how many.
+        length: length of the data set.
+        batch_size: clips per step, over all parts and processes; a multiple of their product.
+        seed: seed of the order.
+        step: the first step.
+        parts: number of batches into which each process splits its share of a step.
+        process, processes: number of this process, and number of processes.
     """
 
     def __init__(
@@ -102,19 +102,19 @@ class TrainOrder(Sampler[list[Draw]]):
 
 
 class TestOrder(Sampler[list[Draw]]):
-    """The batches of one process of a test: over all processes together each clip counts once.
+    """The batches of one process in a test; over all processes each clip counts once.
 
-    All processes get the same number of batches, of the same sizes, which sharded models need; a clip too many is
-    there as a filler that does not count.
+    All processes get the same number of batches of the same sizes, as sharded models require. Fillers that do not count
+    make up the difference.
 
     Args:
-        length: of the data set.
-        batch_size: clips a batch of one process.
-        clips: how many to look at, spread evenly over the data set; None for all.
-        process, processes: which one of how many.
+        length: length of the data set.
+        batch_size: clips per batch of one process.
+        clips: number of clips to use, spread evenly over the data set; None for all.
+        process, processes: number of this process, and number of processes.
     """
 
-    __test__ = False  # no test case, whatever pytest makes of its name
+    __test__ = False  # tells pytest that this is not a test
 
     def __init__(
         self, length: int, batch_size: int, clips: int | None = None, process: int = 0, processes: int = 1
@@ -133,7 +133,7 @@ class TestOrder(Sampler[list[Draw]]):
 
 
 class _Guarded(Dataset[Batch]):
-    """Whole batches of a data set: each item's randomness seeded, broken files replaced and told, the time taken."""
+    """Makes whole batches of a data set: seeds each item, replaces and reports broken files, takes the time."""
 
     def __init__(self, dataset: Any, seed: int, testing: bool) -> None:
         self.dataset, self.seed, self.testing = dataset, seed, testing
@@ -147,16 +147,16 @@ class _Guarded(Dataset[Batch]):
         else:
             try:
                 found = [self._item(draw, broken) for draw in draws]
-            except VideoError:  # for `Feed` to raise: out of a worker process it would come with a traceback
+            except VideoError:  # `Feed` raises it; from a worker process it would have a traceback
                 return Batch(torch.empty(0), None, torch.empty(0), tuple(broken), time.perf_counter() - started)
             items, places = [item for item, _ in found], [place for _, place in found]
         video, label = default_collate(items)
         return Batch(video, label, torch.tensor(places), tuple(broken), time.perf_counter() - started)
 
     def _item(self, draw: Draw, broken: list[tuple[int, str]]) -> tuple[Any, int]:
-        """The item, or another in place of a broken one; and the place that it counts for."""
+        """Return the item, or another item if it is broken, and the index that it counts for."""
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which would also wake CUDA up in a worker process.
+            # Not torch.manual_seed, which would also initialise CUDA in a worker process.
             key = np.random.SeedSequence([self.seed, draw.epoch, max(draw.place, 0)]).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(key[0]) >> 1)
             place, counts = max(draw.place, 0), draw.place >= 0
@@ -170,17 +170,17 @@ class _Guarded(Dataset[Batch]):
 
 
 def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0) -> DataLoader:
-    """Batches of a data set in an order.
+    """Make a `DataLoader` of `Batch` for a data set in an order.
 
-    A broken file (`VideoError`) is told in its batch: in training another clip stands in its place, in a test (a
-    `TestOrder`) nothing that counts. torch's global random generator is seeded for each item.
+    Broken files (`VideoError`) are reported in their batch. In training another clip replaces a broken file; in a test
+    (`TestOrder`) the replacement does not count. torch's global random generator is seeded for each item.
 
     Args:
-        dataset: items (video, label) by index. One that has `__getitems__` is asked for whole batches; then nothing in
-            it may be random or broken.
-        order: of the items.
-        seed: of what is random in an item, with its epoch and place.
-        workers: processes that make batches; 0 makes them where they are asked for.
+        dataset: items (video, label) by index. If it has `__getitems__`, whole batches are loaded with it, and its
+            items may be neither random nor broken.
+        order: order of the items.
+        seed: seed of random values in an item, used with its epoch and index.
+        workers: number of worker processes; 0 loads in this process.
     """
     if workers:
         atexit.unregister(_end_workers)
@@ -191,8 +191,7 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
-        # Of its own: a loader that starts draws a seed, from the global state by default, and would so change the
-        # dropout of a resumed run.
+        # By default a loader draws a seed from the global state, which would change the dropout of a resumed run.
         generator=torch.Generator(),
         multiprocessing_context=process_context(__name__, "vivit_zoo.datasets") if workers else None,
         worker_init_fn=_start_worker,
@@ -205,7 +204,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    """A terminal and SLURM signal all processes; the training process decides when the workers go, and they with it."""
+    """Ignore signals, which terminals and SLURM send to all processes; workers end with their training process."""
     for name in {"SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)
@@ -213,7 +212,7 @@ def _start_worker(_: int) -> None:
 
 
 def _leave_with_parent() -> None:
-    """Torch's own watch looks at the process that started this one, which is a server that stays."""
+    """Exit when the training process ends; torch watches only the server that forked this process."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -221,14 +220,14 @@ def _leave_with_parent() -> None:
 
 
 def _end_workers() -> None:
-    """At exit multiprocessing tells its daemons by SIGTERM, which workers ignore, and would wait for them for ever."""
+    """Kill the workers at exit; multiprocessing would send SIGTERM, which they ignore, and wait forever."""
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
 
 
 class Feed:
-    """Batches on the device, normalised to [-1, 1]; counts how fast they come."""
+    """Iterates over batches on the device, normalised to [-1, 1], and measures the loading speed."""
 
     def __init__(
         self, batches: Iterable[Batch], device: torch.device | str, broken: "BrokenFiles | None" = None
@@ -237,12 +236,12 @@ class Feed:
         self.clips, self.waited, self.making = 0, 0.0, 0.0
 
     def pace(self, seconds: float, workers: int, processes: int = 1) -> dict[str, float]:
-        """Clips a second since the last call, over all processes: what came, what loading and the model could do alone.
+        """Return the clips per second since the last call, and those of loading alone and of the model alone.
 
         Args:
-            seconds: since the last call.
-            workers: of the loader; 0 if the batches are made while the model waits.
-            processes: that train, all at about this pace.
+            seconds: time since the last call.
+            workers: workers of the loader; 0 if batches are made in this process.
+            processes: number of training processes, assumed to be equally fast.
         """
         clips, waited, making = processes * self.clips, self.waited, self.making
         self.clips, self.waited, self.making = 0, 0.0, 0.0
@@ -279,12 +278,12 @@ def _to(label: Any, device: torch.device | str) -> Any:
 
 
 class BrokenFiles:
-    """The files that a run could not read, by their places in the data set; too many of them end it.
+    """Records the files that a run could not read, and stops the run if there are too many.
 
     Args:
-        length: of the data set.
-        most: share of it in [0, 1] that may be broken.
-        file: to add them to, a line of JSON each, once for each time that the run is resumed; also told on stderr.
+        length: length of the data set.
+        most: share in [0, 1] of files that may be broken.
+        file: file to which each broken file is appended as a line of JSON; also printed to stderr.
     """
 
     def __init__(self, length: int, most: float, file: Path) -> None:
@@ -292,14 +291,14 @@ class BrokenFiles:
         self.found: dict[int, str] = {}
 
     def add(self, broken: Iterable[tuple[int, str]]) -> None:
-        """Note broken files.
+        """Record broken files.
 
         Raises:
-            VideoError: if they are now more than allowed.
+            VideoError: if there are more than allowed.
         """
         for place, message in broken:
             if place not in self.found:
-                tqdm.write(f"left out: {message}", file=sys.stderr)
+                tqdm.write(f"skipped: {message}", file=sys.stderr)
                 self.found[place] = message
                 with self.file.open("a") as file:
                     file.write(json.dumps({"place": place, "error": message}) + "\n")

@@ -1,4 +1,4 @@
-"""Targets and losses of a batch, for one head or several: soft labels, mixup, cross-entropy."""
+"""Targets and losses for one or several heads: soft labels, mixup, cross-entropy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,22 +10,22 @@ from torch import Tensor
 __all__ = ["Heads", "cross_entropy", "mixup", "one_hot"]
 
 Heads = Tensor | Mapping[str, Tensor]
-"""A tensor; of a model with several heads, a tensor for each by its name."""
+"""A tensor, or for several heads a dictionary of tensors by head."""
 
 
 def one_hot(label: Heads, num_classes: int | Mapping[str, int]) -> Any:
-    """Class numbers as probabilities: (b,) -> (b, classes) float32; of several heads by head.
+    """Convert class numbers to one-hot probabilities: (b,) -> (b, classes) float32, or a dictionary by head.
 
     Args:
         label: class numbers, int64.
-        num_classes: as of `ViViTConfig`.
+        num_classes: as in `ViViTConfig`.
 
     Raises:
-        ValueError: on a label that is no class, or heads that differ.
+        ValueError: if a label is not a class, or the heads differ.
     """
     if not isinstance(label, Tensor) or not isinstance(num_classes, int):
         return {head: one_hot(one, classes) for head, one, classes in _by_head(label, num_classes)}
-    # On another device a look at the labels would wait for it; there one_hot itself refuses them.
+    # On other devices this check would wait for the device; there F.one_hot raises the error.
     if label.device.type == "cpu" and len(label) and not 0 <= label.min() <= label.max() < num_classes:
         raise ValueError(
             f"labels go from {label.min()} to {label.max()}; {num_classes} classes are 0 to {num_classes - 1}"
@@ -34,23 +34,23 @@ def one_hot(label: Heads, num_classes: int | Mapping[str, int]) -> Any:
 
 
 def mixup(video: Tensor, target: Heads, alpha: float) -> tuple[Tensor, Any]:
-    """Each clip mixed with its partner in the reversed batch: (b, c, t, h, w), (b, classes) -> same.
+    """Mix each clip with its partner in the reversed batch: (b, c, t, h, w), (b, classes) -> same.
 
-    As the original: pixels and labels become w x + (1 - w) x', with one weight w ~ Beta(alpha, alpha) a batch; each
-    process draws its own, from torch's global generator of the CPU. The paper's alpha is 0.1 for Epic Kitchens and 0.3
-    for Something-Something v2 (Table 7).
+    As in the original code, pixels and labels become w x + (1 - w) x', with one weight w ~ Beta(alpha, alpha) per
+    batch. Each process draws its own weight from torch's global CPU generator. The paper uses alpha = 0.1 for Epic
+    Kitchens and 0.3 for Something-Something v2 (Table 7).
 
     Args:
-        video: floating-point, as `normalise` gives it, on any device.
-        target: probabilities, as `one_hot` gives them.
-        alpha: of the distribution; 0 for no mixing.
+        video: floating-point clips, as from `normalise`, on any device.
+        target: probabilities, as from `one_hot`.
+        alpha: parameter of the Beta distribution; 0 for no mixing.
 
     Raises:
-        TypeError: on whole numbers, which cannot be mixed.
+        TypeError: if video or target are integers.
         ValueError: if alpha is negative.
     """
     if alpha < 0:
-        raise ValueError(f"alpha {alpha} is negative; 0 is no mixing")
+        raise ValueError(f"alpha {alpha} is negative; use 0 for no mixing")
     weight = torch.distributions.Beta(alpha, alpha).sample().item() if alpha else 1.0
 
     def mix(x: Tensor) -> Tensor:
@@ -62,14 +62,15 @@ def mixup(video: Tensor, target: Heads, alpha: float) -> tuple[Tensor, Any]:
 
 
 def cross_entropy(logits: Heads, target: Heads, label_smoothing: float = 0.0) -> Tensor:
-    """The mean cross-entropy of a batch, of several heads their mean: (b, classes), (b,) or (b, classes) -> ().
+    """Return the mean cross-entropy of a batch, averaged over heads: (b, classes), (b,) or (b, classes) -> ().
 
-    As the original: labels y become y (1 - s) + s / classes, and Epic Kitchens' loss is the mean of noun's and verb's.
+    As in the original code, labels y become y (1 - s) + s / classes, and the loss of Epic Kitchens is the mean of the
+    losses of noun and verb.
 
     Args:
         logits: (b, classes).
         target: class numbers (b,) or probabilities (b, classes).
-        label_smoothing: s, in [0, 1].
+        label_smoothing: s in [0, 1].
 
     Raises:
         ValueError: if the heads differ.
@@ -81,8 +82,8 @@ def cross_entropy(logits: Heads, target: Heads, label_smoothing: float = 0.0) ->
 
 
 def _by_head(one: Any, other: Any) -> list[tuple[str, Any, Any]]:
-    """Two mappings side by side."""
+    """Pair two mappings by head."""
     names = [sorted(heads) if isinstance(heads, Mapping) else "one unnamed" for heads in (one, other)]
     if names[0] != names[1]:
-        raise ValueError(f"the heads differ: {names[0]} here, {names[1]} there")
+        raise ValueError(f"the heads differ: {names[0]} and {names[1]}")
     return [(head, one[head], other[head]) for head in one]

@@ -77,7 +77,7 @@ def train_from_command_line(
     epochs: float | None = None,
     like_start: bool = False,
 ) -> int:
-    """The command line of one run: train or go on, test with all views, write what came of it beside the checkpoints.
+    """Run a training from the command line: train or resume, test with all views, and write the results.
 
     The same script runs under `python`, `torchrun` and `accelerate launch`.
 
@@ -85,23 +85,23 @@ def train_from_command_line(
         doc: the script's docstring, shown by --help.
         base: the defaults of all options. A model of 0 classes gets those of the data.
         out: default folder of the run.
-        paper: accuracies in percent to print beside ours, by our names: "top-1", "verb top-1", "action top-5", ...
-        epochs: default of --epochs, which stands in place of --steps.
-        like_start: build the model that fits `start.source`. Fields of `base.model` that are not `ViViTConfig`'s own
-            defaults, and those that the command line says, come on top.
+        paper: accuracies in percent to print beside the results, by name: "top-1", "verb top-1", "action top-5", ...
+        epochs: default of --epochs, which replaces --steps.
+        like_start: build a model with the sizes of `start.source`. Fields of `base.model` that differ from the defaults
+            of `ViViTConfig`, and fields on the command line, override them.
 
     Returns:
-        The exit code: 0, 2 where something given cannot be used, 130 after Ctrl-C. SIGTERM leaves with 143. Either
-        signal lets `train` save first.
+        The exit code: 0; 2 for wrong options or data; 130 after Ctrl-C. SIGTERM exits with 143. `train` saves first on
+        both signals.
     """
     parser = make_parser(doc, base)
-    parser.add_argument("--out", type=Path, default=Path(out), help="folder of the run; the same command goes on in it")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of the run; the same command resumes it")
     parser.add_argument(
         "--epochs",
         type=float | None,
         default=epochs,
-        help="times that each training video is seen, in place of steps; a tenth of it is then warm-up, and there are "
-        "ten evaluations at most, unless warmup_steps and eval_every are given",
+        help="number of epochs, instead of steps; unless warmup_steps and eval_every are given, a tenth of the steps "
+        "is warm-up and there are at most ten evaluations",
     )
     options, said = parser.parse_args(), parser.parse_args(defaults=False)
     try:
@@ -115,7 +115,7 @@ def train_from_command_line(
         given = vars(parser.instantiate(options))
         folder, epochs = given.pop("out"), given.pop("epochs")
         if "steps" in said and said.get("epochs") is not None:
-            raise ValueError("steps and epochs are both given; one follows from the other")
+            raise ValueError("steps and epochs are both given; give only one of them")
         config = _fit_data(TrainConfig(**given), None if "steps" in said else epochs, said)
         train_and_report(config, folder, paper)
     except ModuleNotFoundError as error:
@@ -131,7 +131,7 @@ def train_from_command_line(
 
 
 def _fit_data(config: TrainConfig, epochs: float | None, said: Namespace) -> TrainConfig:
-    """The configuration with what only the data can tell: the number of classes, the steps of an epoch."""
+    """Fill in what depends on the data: the number of classes and the steps of an epoch."""
     if config.model.num_classes and epochs is None:
         return config
     data = config.data.build(config.model.input_shape)
@@ -183,7 +183,7 @@ def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, floa
 
 
 def _last_model(config: TrainConfig, folder: Path, classes: Any) -> ViViT:
-    """The trained model, whole, from the checkpoint of the last step: in memory it may be in shards."""
+    """Load the trained model from the checkpoint of the last step, because in memory it may be sharded."""
     content = Checkpoints(folder / "checkpoints").newest()
     assert content is not None
     model = ViViT(config.model)
@@ -234,7 +234,7 @@ def _facts(config: TrainConfig, result: Mapping[str, Any]) -> Training:
 
 
 def _broken(folder: Path, split: str) -> list[str]:
-    """What the processes noted of files that they could not read, each once, in the order of the data set."""
+    """Return the messages of files that could not be read, in the order of the data set."""
     lines = [line for file in folder.glob(f"broken_{split}*.jsonl") for line in file.read_text().splitlines()]
     found = {one["place"]: one["error"] for one in map(json.loads, lines)}
     return [found[place] for place in sorted(found)]
@@ -248,7 +248,7 @@ def _version(package: str) -> str | None:
 
 
 def _summary(result: dict[str, Any], workers: int) -> str:
-    """The result in a few lines."""
+    """Format the result in a few lines."""
     paper, broken = result["paper_percent"], result["broken"]
     width = max(map(len, ("accuracy, %", *result["accuracy"])))
     lines = [f"{'accuracy, %':<{width}} {'here':>6}" + (f" {'paper':>6}" if paper else "")]
@@ -258,12 +258,12 @@ def _summary(result: dict[str, Any], workers: int) -> str:
     lines.append(f"{result['test_videos']} test videos, {result['views']} views each")
     for split, errors in broken.items():
         if errors:
-            lines += [f"{len(errors)} videos to {split} on could not be read:", *(f"  {error}" for error in errors)]
+            lines += [f"{len(errors)} {split} videos could not be read:", *(f"  {error}" for error in errors)]
     lines.append(
-        f"{result['clips_per_second']:.3g} clips/s in training; loading alone makes "
-        f"{result['loader_clips_per_second']:.3g} with {workers} workers, the model alone takes "
-        f"{result['model_clips_per_second']:.3g}: it waits {result['waiting']:.0%} of the time"
-        + ("; more --workers may help" if result["waiting"] > 0.1 else "")
+        f"{result['clips_per_second']:.3g} clips/s in training; loading alone "
+        f"{result['loader_clips_per_second']:.3g} with {workers} workers, the model alone "
+        f"{result['model_clips_per_second']:.3g}; the model waits for data "
+        f"{result['waiting']:.0%} of the time" + ("; try more --workers" if result["waiting"] > 0.1 else "")
     )
     return "\n".join([*lines, result["machine"]])
 
@@ -281,4 +281,4 @@ class _PrintAndExit(Action):
 
 
 class _HelpAsWritten(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of a script's docstring."""
+    """A help formatter that keeps the lines of the docstring."""
