@@ -1,14 +1,13 @@
 """Labels have the same rules in every format: what is none is refused with the reason, numbers stay numbers."""
 
-import io
 import json
-import tarfile
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.datasets.test_formats import listed, touch, write
+from tests.datasets.test_shards import write_shard
 from vivit_zoo.datasets import DataConfig, read_catalogue
 from vivit_zoo.datasets.labels import number_labels, read_class_list
 from vivit_zoo.datasets.rows import RowsError
@@ -37,15 +36,6 @@ NO_LABELS = {  # a value of JSON: what is said of it where one label is wanted
 }
 
 
-def shard(path, samples):
-    with tarfile.open(path, "w") as tar:
-        for name, data in samples.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
 def as_jsonl(folder, value):
     rows = [{"path": "a.mp4", "label": 0}, {"path": "b.mp4", "label": value}]
     return write(folder / "list.jsonl", "\n".join(map(json.dumps, rows))), "line 2"
@@ -53,11 +43,13 @@ def as_jsonl(folder, value):
 
 def as_json_in_shard(folder, value):
     labels = {"a.json": json.dumps({"label": 0}).encode(), "b.json": json.dumps({"label": value}).encode()}
-    return shard(folder / "0.tar", {"a.mp4": b"a", "b.mp4": b"b"} | labels), "0.tar::b"
+    return write_shard(folder / "0.tar", {"a.mp4": b"a", "b.mp4": b"b"} | labels), "0.tar::b"
 
 
 def as_cls_in_shard(folder, value):
-    return shard(folder / "0.tar", {"a.mp4": b"a", "a.cls": b"0", "b.mp4": b"b", "b.cls": value.encode()}), "0.tar::b"
+    return write_shard(
+        folder / "0.tar", {"a.mp4": b"a", "a.cls": b"0", "b.mp4": b"b", "b.cls": value.encode()}
+    ), "0.tar::b"
 
 
 def as_csv(folder, value):

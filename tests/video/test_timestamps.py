@@ -161,6 +161,13 @@ def test_frames_that_cannot_be_converted_are_refused(tmp_path, monkeypatch):
             video.read([0])
 
 
+def test_frames_larger_than_any_camera_takes_are_refused(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "video.mp4", 2)
+    monkeypatch.setattr("vivit_zoo.video.pyav.MOST_PIXELS", 64 * 48 - 1)
+    with pytest.raises(VideoError, match=r"video\.mp4: a frame of 64x48 pixels is larger than any camera's"):
+        read_video(path)
+
+
 STRESS = """
 import sys, av
 av.logging.set_level(av.logging.ERROR)  # as old torchvision does when it is imported

@@ -15,6 +15,8 @@ from vivit_zoo.video.source import VideoError, VideoSource
 
 __all__ = ["PyAVDecoder"]
 
+MOST_PIXELS = 1 << 26  # twice those of 8K; a damaged header may say more, and converting these takes seconds
+
 
 class PyAVDecoder:
     """Frames of a video by number; see `vivit_zoo.video.reader.VideoReader`.
@@ -194,6 +196,11 @@ class PyAVDecoder:
 
     def _to_array(self, frame: Any) -> np.ndarray:
         pixels = "gray" if self.gray else "rgb24"
+        if frame.width * frame.height > MOST_PIXELS:
+            raise VideoError(
+                f"{self.source.name}: a frame of {frame.width}x{frame.height} pixels is larger than any camera's; the "
+                "file is damaged"
+            )
         try:
             image = self._reformatter.reformat(frame, format=pixels, threads=self.threads).to_ndarray()
         except (av.error.FFmpegError, MemoryError, ValueError) as error:

@@ -4,6 +4,7 @@ An array holds a parameter of all blocks, stacked along its first axis.
 """
 
 import math
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,10 +52,11 @@ BLOCK = {
 
 def is_videoprism(file: Path) -> bool:
     """Whether an .npz is one of VideoPrism's encoders."""
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return f"{KERNEL}.npy" in archive.namelist()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return f"{KERNEL}.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+        return False  # no zip file, or a damaged one, which the reader of other files refuses
 
 
 def read_videoprism(file: Path) -> Checkpoint:
@@ -66,7 +68,7 @@ def read_videoprism(file: Path) -> Checkpoint:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             given = {name: torch.from_numpy(np.array(arrays[name])).float() for name in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise errors of many kinds for damaged files
         raise WeightsError(f"{file} is damaged or cut short: {error}") from error
     try:
         tensors, origin = _named(given)
