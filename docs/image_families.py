@@ -61,6 +61,18 @@ SIZES = (
     "variant", "num_classes", "num_frames", "image_size", "tubelet_size", "in_chans", "dim", "depth", "num_heads",
     "mlp_ratio", "attn_pool",
 )  # fmt: skip
+# Options that most families set, and what to call the folds.
+COMMON = {"act", "class_token", "global_pool"}
+FOLDED = {
+    "times LayerScale": "LayerScale",
+    "token + its position": "positions of tokens",
+    "tokens + their positions": "positions of tokens",
+    "rotary pairs reordered": "order of rotary pairs",
+    "rows + columns": "positions of rows and columns",
+    "each head 2 times": "shared keys",
+    "zero: the source has no bias here": "missing biases",
+    "zero where the source has no bias": "missing biases",
+}
 
 
 class Row(NamedTuple):
@@ -110,23 +122,34 @@ def family(tag: str) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """One line a family: tags accepted and refused, options used, what is folded or noted."""
-    lines = ["| family | tags | options of `ViViTConfig` | folded or noted |", "| --- | --- | --- | --- |"]
+    """One line a family: tags accepted, options that they use, what is folded, and what is refused."""
+    lines = ["| family | tags | options of `ViViTConfig` | folded | refused |", "| --- | --- | --- | --- | --- |"]
     for name in dict.fromkeys(name for name, _ in FAMILIES if name):
         mine = [(row, tag) for row in rows for tag in row.tags if family(tag) == name]
         if not mine:
             continue
-        accepted = [(row, tag) for row, tag in mine if row.checkpoint is not None]
-        used = {option for row, _ in accepted if row.checkpoint for option in options(row.checkpoint)}
-        folds = set()
-        for row, _ in accepted:
-            assert row.checkpoint is not None
-            folds |= set(row.checkpoint.how.values())
-        reasons = {row.reason for row, _ in mine if row.reason}
-        count = f"{len(accepted)}" if len(accepted) == len(mine) else f"{len(accepted)} of {len(mine)}"
-        notes = "; ".join([*sorted(folds), *(f"refused: {reason}" for reason in sorted(reasons))])
-        lines.append(f"| {name} | {count} | {', '.join(f'`{option}`' for option in sorted(used))} | {notes} |")
+        accepted = [(row.checkpoint, tag) for row, tag in mine if row.checkpoint is not None]
+        used = {option for checkpoint, _ in accepted for option in options(checkpoint)} - COMMON
+        folds = {fold for checkpoint, _ in accepted for how in checkpoint.how.values() for fold in how.split("; ")}
+        pixels = sum({*map(float, tag_pixels(tag))} != {0.5} for _, tag in accepted)
+        folded = [f"pixels ({pixels})"] if pixels else []
+        folded += [FOLDED[fold] for fold in sorted(folds) if fold in FOLDED]
+        refused = {re.sub(r" is none of .*$", "", row.reason) for row, _ in mine if row.reason}
+        cells = (
+            name,
+            f"{len(accepted)}" if len(accepted) == len(mine) else f"{len(accepted)} of {len(mine)}",
+            ", ".join(f"`{option}`" for option in sorted(used)),
+            ", ".join(dict.fromkeys(folded)),
+            ", ".join(f"`{reason}`" for reason in sorted(refused)),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def tag_pixels(tag: str) -> tuple[float, ...]:
+    """Mean and standard deviation of a pretrained tag, one number after the other."""
+    known = timm.get_pretrained_cfg(tag)
+    return (*known.mean, *known.std)
 
 
 def main() -> int:
@@ -138,8 +161,8 @@ def main() -> int:
     rows = list(walk())
     tags = sum(len(row.tags) for row in rows)
     accepted = sum(len(row.tags) for row in rows if row.checkpoint is not None)
-    total = f"{accepted} of {tags} tags ({100 * accepted / tags:.1f} %), timm {timm.__version__}"
-    text = f"{total}.\n\n{table(rows)}"
+    total = f"{accepted} of the {tags} pretrained tags ({100 * accepted / tags:.1f} %) of timm {timm.__version__}"
+    text = f"{total}:\n\n{table(rows)}"
     if args.write:
         page = PAGE.read_text()
         start, end = "<!-- families -->\n", "<!-- /families -->"
