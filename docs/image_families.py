@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import timm
 
 from vivit_zoo import ViViTConfig
+from vivit_zoo.system.markdown import markdown
 from vivit_zoo.weights.image import image_checkpoint
 from vivit_zoo.weights.report import Checkpoint, WeightsError
 from vivit_zoo.weights.timm import build_timm, read_timm
@@ -123,7 +124,7 @@ def family(tag: str) -> str:
 
 def table(rows: list[Row]) -> str:
     """One line a family: tags accepted, options that they use, what is folded, and what is refused."""
-    lines = ["| family | tags | options of `ViViTConfig` | folded | refused |", "| --- | --- | --- | --- | --- |"]
+    lines: list[list[str]] = []
     for name in dict.fromkeys(name for name, _ in FAMILIES if name):
         mine = [(row, tag) for row in rows for tag in row.tags if family(tag) == name]
         if not mine:
@@ -135,20 +136,22 @@ def table(rows: list[Row]) -> str:
         folded = [f"pixels ({pixels})"] if pixels else []
         folded += [FOLDED[fold] for fold in sorted(folds) if fold in FOLDED]
         refused = {re.sub(r" is none of .*$", "", row.reason) for row, _ in mine if row.reason}
-        cells = (
-            name,
-            f"{len(accepted)}" if len(accepted) == len(mine) else f"{len(accepted)} of {len(mine)}",
-            ", ".join(f"`{option}`" for option in sorted(used)),
-            ", ".join(dict.fromkeys(folded)),
-            ", ".join(f"`{reason}`" for reason in sorted(refused)),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        count = f"{len(accepted)}" if len(accepted) == len(mine) else f"{len(accepted)} of {len(mine)}"
+        words = [code(used), dict.fromkeys(folded), code(refused)]
+        lines.append([name, count, *(", ".join(column) for column in words)])
+    titles = ("family", "tags", "options of `ViViTConfig`", "folded", "refused")
+    return markdown(dict(zip(titles, map(list, zip(*lines, strict=True)), strict=True)), left=titles)
+
+
+def code(words: set[str]) -> list[str]:
+    """Words in the type of code, in order."""
+    return [f"`{word}`" for word in sorted(words)]
 
 
 def tag_pixels(tag: str) -> tuple[float, ...]:
     """Mean and standard deviation of a pretrained tag, one number after the other."""
     known = timm.get_pretrained_cfg(tag)
+    assert known is not None
     return (*known.mean, *known.std)
 
 
