@@ -1,7 +1,7 @@
 """Random changes of training clips, the same on all frames: scale, crop, flip, and RandAugment or colours.
 
-Everything random is drawn from torch's global generator, so that its seed decides. What is random is drawn once a
-clip and handed to torchvision's v2 functions, which take the frames as a batch: so no frame can differ from the others.
+All random values are drawn from torch's global generator, so that its seed determines them. They are drawn once for a
+clip and passed to torchvision's v2 functions, which take the frames as a batch, so that all frames change alike.
 """
 
 import re
@@ -28,7 +28,7 @@ class Augment:
 
     Args:
         size: of the crop, (h, w) or one number for a square, in pixels.
-        short_side: of the frames that come, in pixels, to which `preprocess.resize` brings them; None for 256 per 224
+        short_side: of the input frames, in pixels, to which `preprocess.resize` brings them; None for 256 per 224
             of the crop.
         scale_jitter: range of the two factors; (1, 1) for none. A side never becomes shorter than the crop.
         flip: probability of the mirror image.

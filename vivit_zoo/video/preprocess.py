@@ -92,7 +92,7 @@ class Preprocess:
                 high one. As in the original, the centre's odd pixel is rounded down and the middle's up.
 
         Raises:
-            ValueError, TypeError: on anything else than this, with what came and what can be done.
+            ValueError, TypeError: if the input is anything else; the message says what was given and what to do.
         """
         clips, batched = _to_clips(video, value_range, layout)
         done = [self._scale(self.crop(torch.stack([self._resize(frame) for frame in clip]), crop)) for clip in clips]
@@ -155,9 +155,9 @@ class Preprocess:
 
 
 def normalise(video: Tensor) -> Tensor:
-    """Pixels as models take them: uint8 in [0, 255] -> float32 in [-1, 1]; floating-point videos are so already.
+    """Pixels as models take them: uint8 in [0, 255] -> float32 in [-1, 1]; floating-point videos are left as they are.
 
-    To be called on the device, after uint8 has travelled there: a quarter of the bytes. Any axes.
+    Call it on the device, after the transfer: uint8 has a quarter of the bytes. Any axes.
 
     Raises:
         TypeError: on other integers.
@@ -314,7 +314,7 @@ def _to_frame(frame: Any, name: str, value_range: tuple[float, float] | None, la
     if channels not in (1, 3):
         raise ValueError(
             f"{name} has {channels} channels, {width} columns and {height} rows in the layout {given_layout!r}; frames "
-            "have 1 or 3 channels: say how the axes lie with layout="
+            "have 1 or 3 channels: give the order of the axes with layout="
             + " or ".join(map(repr, get_args(Layout)))
             + ", or drop what is no colour: frames[..., :3]"
         )
