@@ -301,6 +301,8 @@ def test_what_is_refused(tmp_path):
     refused("deeper", "config.json says 3 layers, the weights have 2", make("videomae"), num_hidden_layers=3)
     refused("pooler", "config.json says 3 layers, the weights have 2", make("vjepa2"), num_pooler_layers=3)
     refused("act", "hidden_act 'relu' is not among", make("vjepa2"), hidden_act="relu")
+    refused("patch", "which is 294 numbers; the weights have 96", make("videomae", image_size=14), patch_size=7)
+    refused("huge", "it makes 187500000000 tokens", make("videomae"), image_size=10**6)
     refused("time", "12 layers, the weights have 0", make("videoprism"), model_type="vivit")
 
 

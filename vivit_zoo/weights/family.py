@@ -1,6 +1,7 @@
 """`Family`: one family of transformers' models as data, and the reader and the writer that serve all of them."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -59,6 +60,7 @@ ACTS = {
     "silu": "silu",
 }
 SAVED_ACTS = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu", "silu": "silu"}
+LARGEST = 1 << 24  # tokens: a broken configuration must not make a model of any size
 WRITTEN = {"mlp_ratio", "act", "tubelet_size", "num_classes"}  # in every family, but not under one name
 # What has no effect on a trained model of most families.
 IGNORED = frozenset({
@@ -224,6 +226,8 @@ def _config(
             tubelet = fields["tubelet_size"]
             notes.append(f"{sides} is not divisible by {tubelet}: as transformers drops the rest, this takes {whole}")
         ours = ViViTConfig(**(fields | {"num_frames": whole[0], "image_size": whole[1:]}))
+        if math.prod(ours.grid) > LARGEST:
+            raise ValueError(f"it makes {math.prod(ours.grid)} tokens, more than {LARGEST}")
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise WeightsError(f"{source}: config.json cannot be used: {error}") from error
     return ours, notes
@@ -278,6 +282,12 @@ def _fold_processing(checkpoint: Checkpoint, family: Family, processor: Mapping[
         )
     weight, bias = "tubelet_embed.proj.weight", "tubelet_embed.proj.bias"
     tensors = checkpoint.tensors
+    columns = math.prod((channels, *checkpoint.config.tubelet_size))
+    if tensors[weight].ndim != 2 or tensors[weight].shape[1] != columns:
+        raise WeightsError(
+            f"{checkpoint.source}: config.json says {channels} channels and tubelets of "
+            f"{checkpoint.config.tubelet_size}, which is {columns} numbers; the weights have {tensors[weight].shape[1]}"
+        )
     kernel = tensors[weight].unflatten(1, (channels, *checkpoint.config.tubelet_size))
     kernel, tensors[bias] = fold_pixels(kernel, tensors[bias], processing.mean, processing.std)
     tensors[weight] = kernel.flatten(1)
