@@ -6,7 +6,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-NOT_IN_SDIST = {".ci/check_dist.py", ".ci/run", ".gitignore"}
+NOT_IN_SDIST = (".ci/", ".gitignore")
 
 
 def main(folder: Path) -> None:
@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     with tarfile.open(sdist) as archive:
         packed = {member.name.partition("/")[2] for member in archive if member.isfile()}
     made = {name for name in packed if ".egg-info/" in name} | {"PKG-INFO", "setup.cfg"}
-    _compare(sdist.name, packed - made, tracked - NOT_IN_SDIST)
+    _compare(sdist.name, packed - made, {name for name in tracked if not name.startswith(NOT_IN_SDIST)})
 
 
 def _compare(name: str, packed: set[str], expected: set[str]) -> None:
