@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -40,8 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vivit-zoo: {install_advice(error)}", file=sys.stderr)
         return 2
     except (ImportError, OSError, ValueError) as error:
-        named = isinstance(error, OSError) and error.filename and error.strerror
-        print(f"vivit-zoo: {f'{error.filename}: {error.strerror}' if named else error}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            text = f"{error.filename}: {error.strerror}"
+        print(f"vivit-zoo: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -61,28 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vivit-zoo", description="Modular ViViT variants.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    _add_summary(
-        commands.add_parser(
-            "summary", help="parameters and cost of each variant, beside the paper's numbers", allow_abbrev=False
-        )
-    )
-    _add_convert(
-        commands.add_parser("convert", help="convert a checkpoint to another format, with a report", allow_abbrev=False)
-    )
-    _add_classify(
-        commands.add_parser("classify", help="print the most likely classes of video files", allow_abbrev=False)
-    )
-    _add_attend(commands.add_parser("attend", help="draw what a model attends to in a video", allow_abbrev=False))
-    _add_check_data(
-        commands.add_parser(
-            "check-data", help="open every video of a data set: classes, broken files", allow_abbrev=False
-        )
-    )
-    _add_bench(
-        commands.add_parser(
-            "bench", help="speed and memory of each variant, and of other libraries' ViViTs", allow_abbrev=False
-        )
-    )
+    add = partial(commands.add_parser, allow_abbrev=False)
+    _add_summary(add("summary", help="parameters and cost of each variant, beside the paper's numbers"))
+    _add_convert(add("convert", help="convert a checkpoint to another format, with a report"))
+    _add_classify(add("classify", help="print the most likely classes of video files"))
+    _add_attend(add("attend", help="draw what a model attends to in a video"))
+    _add_check_data(add("check-data", help="open every video of a data set: classes, broken files"))
+    _add_bench(add("bench", help="speed and memory of each variant, and of other libraries' ViViTs"))
     # For the list of commands alone: `_run` passes their arguments on.
     commands.add_parser("train", help="fine-tune a model on your videos, or run another recipe", add_help=False)
     commands.add_parser("study", help="run an ablation study; without a name: list the studies", add_help=False)

@@ -96,7 +96,7 @@ def _usage(checkpoint: Checkpoint, name: str, format: str) -> str:
     text = f"""## Use
 
 ```sh
-pip install 'vivit-zoo[video]'
+pip install 'vivit-zoo[hf,video]'
 vivit-zoo classify clip.mp4 --checkpoint {name}
 ```
 
@@ -106,7 +106,7 @@ from vivit_zoo import ViViT
 model = ViViT.from_pretrained("{name}")
 logits = model(video)  # video: (batch, {c}, {t}, {h}, {w}), pixels in [-1, 1]
 ```"""
-    if isinstance(checkpoint.config.num_classes, Mapping):
+    if isinstance(checkpoint.config.num_classes, Mapping) or c != 3:  # pipeline knows one head and RGB frames
         return text
     register = "" if format == "transformers" else "import vivit_zoo.hf  # registers the model\n"
     return f"""{text}
