@@ -175,10 +175,16 @@ READING = """\
 Accuracies are of new clips, in percent: the mean over the seeds and its 95 % interval (Student's t). Differences are
 from the first row, seed by seed, and bold if their interval excludes zero. *Decision* says what the interval decides:
 away from zero, equal within a margin, or open, with the number of seeds that would decide it if mean and spread stay as
-they are. *Frames shuffled* and *halves swapped* are controls: a model that uses time falls to the accuracy of a bag of
+they are. Some studies measure the clips that training takes to reach an accuracy: then means are geometric, differences
+are ratios, and a run that does not get there counts as if it did at its end. If seeds were added until differences were
+decided (`--seeds auto`), the intervals of the differences allow for that, and hold for all of a study together; see
+[own-study.md](own-study.md).
+
+*Frames shuffled* and *halves swapped* are controls: a model that uses time falls to the accuracy of a bag of
 frames (50) or below when the frames are shuffled, and answers with the reversed order when the halves are swapped. The
 ceilings in the tables, such as that of one frame (16.7) and of an unordered bag of tubelets (50), are known by
-construction, see `MovingDigits`. The model of a single frame is the same in all tables.
+construction, see `MovingDigits` and `HiddenDigits`. The model of a single frame is the same in all tables of
+MovingDigits.
 
 ## The paper's findings
 
