@@ -83,3 +83,18 @@ def last(folder: Path) -> dict[str, Any]:
     checkpoint = Checkpoints(folder / "checkpoints").newest()
     assert checkpoint is not None
     return checkpoint
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, averages and optimiser state bit for bit, random state, and every line of the metrics."""
+    a, b = last(one), last(other)
+    for name in ("model", "average"):
+        assert a.get(name, {}).keys() == b.get(name, {}).keys()
+        for key in a.get(name, {}):
+            assert torch.equal(a[name][key], b[name][key]), f"{name} {key}"
+    for key, state in a["optimizer"]["state"].items():
+        for slot, tensor in state.items():
+            assert torch.equal(tensor, b["optimizer"]["state"][key][slot]), f"{slot} of {key}"
+    assert torch.equal(a["random"][0]["cpu"], b["random"][0]["cpu"])
+    assert (a["step"], a["best"]) == (b["step"], b["best"])
+    assert metrics(one) == metrics(other)
