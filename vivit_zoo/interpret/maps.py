@@ -1,9 +1,9 @@
-"""What a model looks at: attention maps, what each head gathers, and attention rollout.
+"""Attention maps, the attention of single heads on the grid, and attention rollout.
 
-Nothing here knows the variants. Every `Attention` of the model is handed a strategy that tells its queries and keys and
-then does what its own strategy does, fused kernel and all; afterwards the model is as it was. Of a strategy only one
-thing is assumed, that it weighs the values: out = W(q, k) v. Then W comes out where the identity goes in for v, and the
-gradient with respect to v is Wᵀ, so that whatever is asked for one query is found without W ever being in memory.
+Nothing here depends on the variant. During a forward pass, every `Attention` of the model gets a strategy that records
+queries and keys and then calls the original strategy with its fused kernel; afterwards the original is restored. The
+only assumption is that a strategy is linear in the values: out = W(q, k) v. Then its output for v = identity is W, and
+the gradient with respect to v is a product with Wᵀ, which needs no memory for W.
 """
 
 import math
@@ -60,13 +60,13 @@ class Maps:
 
 
 def attention_layers(model: nn.Module) -> list[str]:
-    """The names of a model's attention layers, such as "encoder.blocks.0.attn", first to last."""
+    """List the names of the attention layers of a model, such as "encoder.blocks.0.attn", first to last."""
     # A block lists its modules in the order they were made; Model 3's runs time before space under another `order`.
     return [name for name, module in model.named_modules() if isinstance(module, Attention)]
 
 
 def attention_maps(model: ViViT, video: Tensor, layers: Collection[str] | None = None) -> dict[str, Maps]:
-    """Softmax weights of each layer and head, by the axis they run over: (b, c, T, H, W) -> {"clip": Maps, ...}.
+    """Return the attention weights of each layer and head, by axis: (b, c, T, H, W) -> {"clip": Maps, ...}.
 
     With t temporal and n spatial places:
 
@@ -107,13 +107,14 @@ def attention_maps(model: ViViT, video: Tensor, layers: Collection[str] | None =
 
 
 def head_maps(model: ViViT, video: Tensor, layer: str) -> Tensor:
-    """Where the heads of one layer look, on the grid: (b, c, T, H, W) -> (b, head, t, n).
+    """Return the attention of each head of a layer on the grid: (b, c, T, H, W) -> (b, head, t, n).
 
-    The mean of the weights over the queries that are pooled: class tokens where there are any, else all but registers.
-    The numbers of a head sum to 1, but for what goes to class tokens and registers, which is left out. Where the layer
-    sees a frame as one token, as the factorised encoder's temporal ones do, its places share alike.
+    The result is the mean of the attention weights over the pooled queries: class tokens if there are any, otherwise
+    all tokens except registers. Attention to class tokens and registers is left out; without it the values of a head
+    sum to 1. If a token of the layer stands for a whole frame, as in the temporal encoder of Model 2, its attention is
+    divided equally among the positions of the frame.
 
-    Memory is that of the strategy's own kernel; no map is made.
+    No map is computed; the memory is that of the strategy's kernel.
 
     Args:
         model: is left as it was, in an error too.
@@ -148,7 +149,7 @@ def head_maps(model: ViViT, video: Tensor, layer: str) -> Tensor:
 
 
 def rollout(model: ViViT, video: Tensor) -> Tensor:
-    """Attention rollout: what share each tubelet has in the pooled output, (b, c, T, H, W) -> (b, t, n), sums to 1.
+    """Compute attention rollout, the share of each tubelet in the pooled output: (b, c, T, H, W) -> (b, t, n).
 
     Abnar and Zuidema, arXiv 2005.00928: heads are averaged, the residual connection adds the identity, rows are
     normalised, and the matrices of all layers are multiplied, as if a layer did nothing but to mix tokens. The result
@@ -254,7 +255,7 @@ class _MixedTokens(torch.autograd.Function):
 
 
 def _exact(x: Tensor) -> torch.dtype:
-    """In which maps are computed."""
+    """Return the dtype in which maps are computed."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 

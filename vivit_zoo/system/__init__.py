@@ -1,1 +1,1 @@
-"""Processes, signals, memory, the machine: what has nothing to do with video."""
+"""Processes, signals, memory and the machine."""

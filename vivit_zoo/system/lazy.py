@@ -1,4 +1,4 @@
-"""Front doors of packages whose names are imported when they are first used."""
+"""Packages whose names are imported on first use."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -8,7 +8,7 @@ __all__ = ["import_on_use"]
 
 
 def import_on_use(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Make a package's `__getattr__` (PEP 562) from a table of its modules and the names that each defines.
+    """Make the `__getattr__` (PEP 562) of a package that imports its public names on first use.
 
     Args:
         package: name of the package, its `__name__`.

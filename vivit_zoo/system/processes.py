@@ -1,4 +1,4 @@
-"""How processes are started: those that read videos, and the cells of a study."""
+"""How worker processes and the cells of a study are started."""
 
 import multiprocessing
 from typing import Any
@@ -7,13 +7,13 @@ __all__ = ["process_context"]
 
 
 def process_context(*modules: str) -> Any:
-    """The context to start processes from: a server that has decoded nothing, since forks of one that has may hang.
+    """Return the multiprocessing context: a fork server that has not decoded a video.
 
-    FFmpeg's locks and threads do not survive a fork: the child of a process that had decoded a video was seen to stop
-    for good in its first `av.open`.
+    FFmpeg's locks and threads do not survive a fork. A child of a process that had decoded a video was seen to hang in
+    its first `av.open`.
 
     Args:
-        modules: names of those that the server imports once, for all processes.
+        modules: names of modules that the server imports once for all processes.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

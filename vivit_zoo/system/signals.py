@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop answers when it is ready, instead of an exception anywhere."""
+"""Handle Ctrl-C and SIGTERM at a safe point of a loop instead of by an exception anywhere."""
 
 import signal
 import threading
@@ -9,10 +9,10 @@ __all__ = ["StopSignals"]
 
 
 class StopSignals:
-    """Within it, the first SIGINT or SIGTERM only sets `received`; a second SIGINT interrupts at once.
+    """Context manager in which the first SIGINT or SIGTERM only sets `received`; a second SIGINT interrupts at once.
 
-    A handler that someone else has installed stays, such as submitit's, which requeues the job. Outside the main thread
-    nothing is changed, since Python handles signals there.
+    Handlers that others have installed stay, such as that of submitit, which requeues the job. Outside the main thread
+    nothing changes, because Python handles signals in the main thread.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class StopSignals:
         self.received = number
 
     def leave(self, number: int) -> None:
-        """End the program as the signal asks.
+        """Exit as the signal requires.
 
         Raises:
             KeyboardInterrupt: for SIGINT.
