@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import transformers
-from einops import repeat
+from einops import rearrange, repeat
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import randomise
@@ -167,3 +167,33 @@ def test_what_is_not_as_transformers_makes_it(tmp_path):
     write(config | {"image_size": 40})
     with pytest.raises(WeightsError, match="has 17 positions for 25 places and 1 extra tokens"):
         config_for_image(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["siglip_vision", "clip_vision", "dinov2", "vit"])
+def test_pooled_features_are_transformers_own(name):
+    """Attention pooling, the class token after the last norm, and where transformers has a pooler on top, before it."""
+    theirs = their_model(name)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        outputs = theirs(pixel_values=pixels)
+        model, _ = ours(theirs)
+        pooled = model.forward_features(repeat(pixels, "b c h w -> b c t h w", t=2))
+    expected = outputs.last_hidden_state[:, 0] if name == "vit" else outputs.pooler_output
+    torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_siglip_2_cuts_its_own_patches():
+    """Its patches come flat, channels last, with the shape of the image beside them."""
+    sizes = {name: value for name, value in SIZES.items() if name != "image_size"}
+    config = transformers.Siglip2VisionConfig(**sizes, num_patches=16)
+    theirs = randomise(transformers.Siglip2VisionModel(config)).eval()
+    model, report = ours(theirs)
+    assert (model.config.image_size, model.config.global_pool) == ((32, 32), "attention")
+    pixels = torch.randn(2, 3, 32, 32)
+    patches = rearrange(pixels, "b c (h ph) (w pw) -> b (h w) (ph pw c)", ph=8, pw=8)
+    with torch.no_grad():
+        outputs = theirs(patches, torch.ones(2, 16, dtype=torch.long), torch.tensor([[4, 4], [4, 4]]))
+        tokens = tokens_of(model, pixels)
+        torch.testing.assert_close(tokens, outputs.last_hidden_state, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model.encoder.pool(tokens), outputs.pooler_output, rtol=1e-5, atol=1e-5)
+    assert not report.left
