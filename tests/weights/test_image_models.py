@@ -4,8 +4,11 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 
 import vivit_zoo
+from tests.conftest import randomise
 from tests.weights.image_models import distances, small, start
 from vivit_zoo.weights import WeightsError, config_for_image, init_from_image
 from vivit_zoo.weights.timm import build_timm
@@ -73,6 +76,18 @@ def test_relative_positions_of_another_grid_are_refused_with_the_way_out():
     model = vivit_zoo.ViViT(config_for_image(image, num_frames=2, image_size=64))
     with pytest.raises(WeightsError, match=r"relative positions for 3x4 places, the model 4x4; build the image model"):
         init_from_image(model, image, positions="resize")
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_tables_of_relative_positions_with_and_without_a_class_token(class_token):
+    sizes = {"img_size": 24, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": 0}
+    pool = "token" if class_token else "avg"
+    image = randomise(VisionTransformerRelPos(**sizes, rel_pos_type="bias", class_token=class_token, global_pool=pool))
+    model = start(image.eval(), "joint", 1)
+    still = torch.randn(2, 3, 24, 24)
+    with torch.no_grad():
+        tokens = model.encoder.forward_features(model.tubelet_embed(still[:, :, None]))
+        torch.testing.assert_close(tokens, image.forward_features(still), rtol=1e-5, atol=1e-5)
 
 
 def test_a_model_without_values_gives_a_configuration_and_no_weights():

@@ -50,6 +50,7 @@ def test_a_model_starts_on_pixels_as_the_image_model_was_trained_with(tubelet):
     assert not report.notes
     for name in ("tubelet_embed.proj.weight", "tubelet_embed.proj.bias"):
         assert "pixels of mean 0.485/0.456/0.406 and std 0.229/0.224/0.225 folded in" in report.derived[name]
+    assert "patch_embed.proj.weight" in report.derived["tubelet_embed.proj.bias"]
     unfolded = ViViT(config).eval()
     kept = init_from_image(unfolded, image, tubelet=tubelet, pixels="keep")
     assert "a mean of (0.485, 0.456, 0.406) over a deviation of (0.229, 0.224, 0.225)" in kept.notes[0]
