@@ -11,6 +11,7 @@ from tests.weights import families
 from tests.weights.families import FAMILIES, JEPA, PROCESSOR, logits, make, pixels, save, video
 from vivit_zoo import ViViT, config_for_image, init_from_image
 from vivit_zoo.evaluation.classify import inputs_of
+from vivit_zoo.interpret.maps import rollout
 from vivit_zoo.video.preprocess import Preprocess
 from vivit_zoo.weights import WeightsError
 from vivit_zoo.weights.load import adapt
@@ -500,3 +501,18 @@ def test_original_file_of_videoprism(tmp_path):
     np.savez(tmp_path / "less.npz", **{name: x for name, x in arrays.items() if "spatial_ln" not in name})
     with pytest.raises(WeightsError, match="is no encoder of VideoPrism"):
         ViViT.from_pretrained(tmp_path / "less.npz")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_start_from_each_family_has_its_features_and_a_rollout(family, tmp_path):
+    save(make(family), tmp_path)
+    source = ViViT.from_pretrained(tmp_path)
+    model = ViViT(config_for_image(tmp_path, num_classes=3)).eval()
+    report = init_from_image(model, tmp_path)
+    assert report.new.keys() == {"head.weight", "head.bias"}
+    clips = video(source.config)
+    with torch.no_grad():
+        assert torch.equal(model.forward_features(clips), source.forward_features(clips))
+    relevance = rollout(source, clips)
+    assert relevance.shape == (2, source.config.grid[0], 9)
+    torch.testing.assert_close(relevance.sum((1, 2)), torch.ones(2))
