@@ -40,6 +40,7 @@ NOT_RUN = {
     "srun": "needs SLURM",
     **{f"python experiments/{name}": "takes minutes; tests/studies runs such studies" for name in STUDIES},
     "python experiments/recipes/own_videos.py": "needs weights from the hub; the newcomer's path is run with others",
+    "vivit-zoo train own_videos": "likewise",
     "vivit-zoo classify": "likewise",
     "vivit-zoo attend": "likewise; tests/interpret/test_overlay.py runs it on small ones",
     "python experiments/table.py": "writes into the docs; tests/experiments/test_results.py runs its parts",
