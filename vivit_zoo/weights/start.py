@@ -52,10 +52,10 @@ def init_from_image(
     positions_filter: PositionsFilter | None = None,
     arch: str | None = None,
 ) -> LoadReport:
-    """Give a model the weights of an image model, in place; what an image model cannot give stays as it is.
+    """Load the weights of an image model into a video model, in place. Tensors that the source lacks are not changed.
 
-    Paper section 3.4. `config_for_image` makes a configuration that fits the image model. The head stays the
-    model's own; so does the whole temporal encoder of the factorised encoder, unless the source is one too.
+    Paper section 3.4. `config_for_image` makes a configuration that fits the image model. The head is not changed, and
+    the temporal encoder of the factorised encoder only if the source has one.
 
     Args:
         model: any variant.
@@ -158,7 +158,7 @@ def _set_pixels(
 
 @dataclass
 class _Rules:
-    """What each tensor of the model becomes."""
+    """Decides the value of each tensor of the model."""
 
     config: ViViTConfig
     state: dict[str, Tensor]
@@ -179,7 +179,7 @@ class _Rules:
         )
 
     def value(self, name: str) -> Value | str | None:
-        """Its value, or how it is new, or None where the source lacks what it should have."""
+        """The tensor's value, or how it is new, or None if the source lacks it."""
         if name.startswith("head."):
             return "kept: the head is the model's own"
         if name.startswith("pre_logits."):
