@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,12 +25,10 @@ from vivit_zoo.studies import cells as cells_module
 from vivit_zoo.studies.comparisons import Design, read_results
 from vivit_zoo.studies.measures import ClipsToReach
 from vivit_zoo.studies.slurm import Slurm
-from vivit_zoo.studies.statistics import ALPHA
 from vivit_zoo.studies.study import (
     BASE,
     Cell,
     Setting,
-    add_seeds,
     plan_study,
     report,
     rows_of,
@@ -351,59 +348,6 @@ def test_a_result_of_clips_to_reach_says_when_and_whether(tmp_path):
         assert "rise" in cell.result
     assert cell.result["clips"] == SMALL.steps * SMALL.batch_size
     assert f"100% not reached after 16 clips, {cell.result['core_seconds']:.0f} core seconds" in cell.summary
-
-
-def sequential(tmp_path, accuracies, max_seeds=30, fail=()):
-    """Run `add_seeds` on cells that are not trained: the accuracy of a setting by seed; returns the seeds of each."""
-    settings = [Setting(name, dataclasses.replace(SMALL, lr=0.1 / (i + 1))) for i, name in enumerate(accuracies)]
-    rounds = []
-
-    def run(cells):
-        rounds.append([(cell.setting.name, cell.seed) for cell in cells])
-        for cell in cells:
-            cell.folder.mkdir(parents=True, exist_ok=True)
-            if (cell.setting.name, cell.seed) in fail:
-                cell.error_file.write_text("broken")
-            else:
-                accuracy = accuracies[cell.setting.name](cell.seed)
-                result = {"accuracy": accuracy, "head_accuracy": {}}
-                (cell.folder / "result.json").write_text(json.dumps(result))
-
-    design = Design(sequential=True, alpha=ALPHA / (len(settings) - 1))
-    cells = add_seeds(partial(plan_study, out=tmp_path), run, settings, design, max_seeds)
-    assert [(cell.setting.name, cell.seed) for cell in cells] == [cell for one in rounds for cell in one]
-    return {name: [cell.seed for cell in cells if cell.setting.name == name] for name in accuracies}
-
-
-def noise(seed, salt):
-    return np.random.default_rng([seed, salt]).normal(0, 0.02)
-
-
-def test_seeds_are_added_until_each_difference_is_decided(tmp_path):
-    seeds = sequential(
-        tmp_path,
-        {
-            "first": lambda seed: 0.8 + noise(seed, 0),
-            "far": lambda seed: 0.3 + noise(seed, 1),
-            "near": lambda seed: 0.75 + noise(seed, 2),
-            "equal": lambda seed: 0.8 + noise(seed, 3),
-        },
-    )
-    far, near, equal = (len(seeds[name]) for name in ("far", "near", "equal"))
-    assert 3 <= far < min(near, equal)
-    assert far <= 5
-    assert len(seeds["first"]) == max(near, equal) < 30
-    assert all(one == list(range(len(one))) for one in seeds.values())
-
-
-def test_undecided_studies_stop_at_the_most_seeds_and_failed_rows_get_no_more(tmp_path):
-    accuracies = {"first": lambda seed: seed % 2, "open": lambda seed: seed // 2 % 2, "broken": lambda seed: 0.5}
-    seeds = sequential(tmp_path, accuracies, max_seeds=6, fail=[("broken", 1)])
-    assert {name: len(one) for name, one in seeds.items()} == {"first": 6, "open": 6, "broken": 3}
-    with pytest.raises(ValueError, match="seeds 'auto' needs two settings or more"):
-        add_seeds(plan_study, run_study, [Setting("alone", SMALL)], Design(), 30)
-    with pytest.raises(ValueError, match="max_seeds 2 is less than 3"):
-        add_seeds(plan_study, run_study, [Setting(name, SMALL) for name in "ab"], Design(), 2)
 
 
 def test_the_command_line_runs_a_sequential_study(variants, tmp_path, monkeypatch):

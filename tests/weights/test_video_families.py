@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,9 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.weights import families
 from tests.weights.families import FAMILIES, JEPA, PROCESSOR, logits, make, pixels, save, video
 from vivit_zoo import ViViT, config_for_image, init_from_image
-from vivit_zoo.evaluation.classify import inputs_of
 from vivit_zoo.interpret.maps import rollout
-from vivit_zoo.video.preprocess import Preprocess
 from vivit_zoo.weights import WeightsError
 from vivit_zoo.weights.load import adapt
 from vivit_zoo.weights.names import count_blocks
@@ -349,158 +346,6 @@ def test_the_report_says_what_was_folded(tmp_path):
     assert "times temporal_dense" in derived["encoder.blocks.1.attn_time.proj.weight"]
     assert count_blocks(derived, "encoder.blocks.") == 2
     assert JEPA["num_pooler_layers"] == 2
-
-
-TOWER = {"intermediate_size": 96, "num_auxiliary_layers": 1, "attn_logit_softcapping": 2.0}
-TEXT = {
-    **{"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4},
-    **{"vocab_size": 50, "max_position_embeddings": 8},
-}
-
-
-@pytest.mark.parametrize("with_text", [False, True])
-def test_video_tower_of_videoprism(with_text, tmp_path):
-    if with_text:
-        vision = {name: value for name, value in (families.PRISM | TOWER).items() if name != "num_labels"}
-        vision.pop("attn_implementation")
-        config = families.transformers.VideoPrismConfig(vision_config=vision, text_config=TEXT)
-        model = families.randomise(families.transformers.VideoPrismClipModel(config)).eval()
-        tower = model.video_model
-    else:
-        tower = model = make("videoprism", "VideoPrismVideoModel", apply_l2norm=False, **TOWER)
-    save(model, tmp_path)
-    ours = ViViT.from_pretrained(tmp_path)
-    clips = video(ours.config)
-    with torch.no_grad():
-        theirs = tower(pixels(clips)).pooler_output.flatten(1)
-        mine = ours.forward_features(clips)
-    if with_text:
-        mine = torch.nn.functional.normalize(mine, dim=-1)
-    assert relative(mine, theirs) < 2e-5
-    assert "by their length" in str(ours.load_report)
-    tensors = load_file(tmp_path / "model.safetensors")
-    assert ours.load_report.used.keys() | ours.load_report.left.keys() == tensors.keys()
-    with pytest.raises(WeightsError, match=r"transformers has no .* attn_pool AttentionPoolConfig.*depth=1"):
-        ViViT.from_pretrained(tmp_path, num_classes=3).save_pretrained(tmp_path / "back", format="transformers")
-
-
-def test_a_tower_of_other_widths_is_refused(tmp_path):
-    save(make("videoprism", "VideoPrismVideoModel"), tmp_path)
-    with pytest.raises(WeightsError, match="its video tower has MLPs that are not 4 times as wide"):
-        ViViT.from_pretrained(tmp_path)
-
-
-def from_hub(source, **options):
-    try:
-        return ViViT.from_pretrained(source, **options)
-    except WeightsError as error:
-        if "cannot be reached" in str(error):
-            pytest.skip(str(error))
-        raise
-
-
-def spaghetti():
-    """The sixteen frames on which transformers' tests run VideoMAE."""
-    from huggingface_hub import hf_hub_download
-
-    return np.load(hf_hub_download("hf-internal-testing/spaghetti-video", "eating_spaghetti.npy", repo_type="dataset"))
-
-
-@pytest.mark.hub
-def test_videomae_of_the_hub_gives_the_published_values():
-    """Its values are published for pixels of mean and deviation 0.5, which are not those of its processor's file."""
-    model = from_hub("MCG-NJU/videomae-base-finetuned-kinetics")
-    assert model.processing.mean == pytest.approx((0.485, 0.456, 0.406))
-    clip = Preprocess(224, 224, "antialiased")(spaghetti())[None]
-    mean, std = (torch.tensor(x)[:, None, None, None] for x in (model.processing.mean, model.processing.std))
-    with torch.no_grad():
-        logits = model(2 * (mean + std * clip) - 1)[0]
-    assert logits[:3].tolist() == pytest.approx([0.3669, -0.0688, -0.2421], abs=2e-3)
-    assert model.class_names[logits.argmax()] == "eating spaghetti"
-
-
-@pytest.mark.hub
-def test_timesformer_of_the_hub_names_what_it_sees():
-    model = from_hub("facebook/timesformer-base-finetuned-k400")
-    assert sum(parameter.numel() for parameter in model.parameters()) > 100e6
-    with torch.no_grad():
-        logits = model(inputs_of(model)[1](spaghetti()[::2])[None])
-    assert model.class_names[logits.argmax()] == "eating spaghetti"
-
-
-@pytest.mark.hub
-def test_vjepa2_of_the_hub_has_the_classes_of_something_something():
-    model = from_hub("facebook/vjepa2-vitl-fpc16-256-ssv2")
-    assert len(model.class_names) == 174
-    assert "Pushing something from left to right" in model.class_names
-    assert model.config.input_shape == (3, 16, 256, 256)
-
-
-@pytest.mark.hub
-def test_videoprism_of_the_hub_has_the_published_size():
-    try:
-        model = from_hub("google/videoprism-base-f16r288")
-    except WeightsError:  # where its main branch holds the original's files alone
-        model = from_hub("google/videoprism-base-f16r288", revision="refs/pr/4")
-    assert sum(parameter.numel() for parameter in model.parameters()) == 114_365_184
-    assert inputs_of(model)[0].spread
-
-
-def original_arrays(model, heads):
-    """What the original code would save: its reshapes, written for each parameter by hand."""
-    state = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    kernel = state["spatial_embeddings.patch_embeddings.projection.weight"][:, :, 0]
-    arrays = {
-        "params/patch_projection/linear/kernel": kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel)),
-        "params/patch_projection/linear/bias": state["spatial_embeddings.patch_embeddings.projection.bias"],
-    }
-    for half, norm in (("spatial", "layernorm1"), ("temporal", "layernorm2")):
-        arrays[f"params/{half}_pos_emb/emb_var"] = state[f"{half}_embeddings.position_embeddings"][0]
-        arrays[f"params/{half}_ln/scale"] = state[f"{norm}.weight"]
-        arrays[f"params/{half}_ln/bias"] = state[f"{norm}.bias"]
-        count = count_blocks(state, f"{half}_layers.")
-
-        def stack(name, half=half, count=count):
-            return np.stack([state[f"{half}_layers.{i}.{name}"] for i in range(count)])
-
-        base = f"params/{half}_encoder/transformers_stack/x_layers/"
-        for theirs, ours in (("layer_norm", "layernorm_before"), ("ff_layer/layer_norm", "layernorm_after")):
-            arrays[f"{base}{theirs}/scale"] = stack(f"{ours}.weight")
-            arrays[f"{base}{theirs}/bias"] = stack(f"{ours}.bias")
-        for i in (1, 2):
-            arrays[f"{base}ff_layer/ffn_layer{i}/linear/kernel"] = stack(f"mlp.fc{i}.weight").swapaxes(1, 2)
-            arrays[f"{base}ff_layer/ffn_layer{i}/linear/bias"] = stack(f"mlp.fc{i}.bias")
-        for part in ("query", "key", "value"):
-            weight, bias = stack(f"attention.{part[0]}_proj.weight"), stack(f"attention.{part[0]}_proj.bias")
-            width = weight.shape[1] // heads
-            arrays[f"{base}self_attention/{part}/w"] = weight.reshape(count, heads, width, -1).transpose(0, 3, 1, 2)
-            arrays[f"{base}self_attention/{part}/b"] = bias.reshape(count, heads, width)
-        post = stack("attention.o_proj.weight")
-        arrays[f"{base}self_attention/post/w"] = post.reshape(*post.shape[:2], heads, -1)
-        arrays[f"{base}self_attention/post/b"] = stack("attention.o_proj.bias")
-    return arrays
-
-
-def test_original_file_of_videoprism(tmp_path):
-    model = make("videoprism", "VideoPrismVisionModel")
-    save(model, tmp_path / "theirs", PROCESSOR | {"do_normalize": False})
-    arrays = original_arrays(model, heads=4)
-    np.savez(tmp_path / "flax.npz", **arrays)
-    ours, other = ViViT.from_pretrained(tmp_path / "flax.npz"), ViViT.from_pretrained(tmp_path / "theirs")
-    assert ours.config == other.config
-    for name, tensor in other.state_dict().items():
-        assert torch.equal(ours.state_dict()[name], tensor), name
-    assert ours.load_report.used.keys() == arrays.keys()
-
-    model = ViViT(config_for_image(tmp_path / "flax.npz", num_classes=3))
-    assert init_from_image(model, tmp_path / "flax.npz").new.keys() == {"head.weight", "head.bias"}
-
-    np.savez(tmp_path / "more.npz", **arrays, **{"params/contrastive_vision_pooler/x": np.zeros(2)})
-    with pytest.raises(WeightsError, match=r"holds more than an encoder \(params/contrastive_vision_pooler/x\)"):
-        ViViT.from_pretrained(tmp_path / "more.npz")
-    np.savez(tmp_path / "less.npz", **{name: x for name, x in arrays.items() if "spatial_ln" not in name})
-    with pytest.raises(WeightsError, match="is no encoder of VideoPrism"):
-        ViViT.from_pretrained(tmp_path / "less.npz")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
