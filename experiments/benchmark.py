@@ -231,7 +231,7 @@ def page(text: str) -> str:
 
 
 def main() -> int:
-    """Measure and write; 2 where there is no GPU and one is asked for."""
+    """Measure and write the results. Returns 2 if a GPU is requested and there is none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=[*PARTS, "page"])
     parser.add_argument("--seconds", type=float, help="for everything (1200 on a CPU, 420 elsewhere)")

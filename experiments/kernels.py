@@ -105,7 +105,7 @@ def without_last_token(qkv: Tensor) -> Tensor:
 
 
 def padded(qkv: Tensor) -> Tensor:
-    """To a multiple of 16; whoever did this would have to mask the keys as well, which costs more."""
+    """Pad to a multiple of 16. A model would also have to mask the keys, which costs more."""
     return fused(F.pad(qkv, (0, 0, 0, -qkv.shape[1] % 16)))
 
 

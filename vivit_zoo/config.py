@@ -139,8 +139,8 @@ class ViViTConfig:
         global_pool: "token", "avg", "max", "all" (average with class token and registers) or "attention"; None for the
             variant's default, "token" in the joint model and the factorised encoder, "avg" in the other two.
         attn_pool: the options of `global_pool="attention"`; None for their defaults.
-        class_token: whether there is a class token, pooled or not; None for only where it is pooled. In the factorised
-            self-attention and dot-product models each frame has one, first among its places.
+        class_token: whether there is a class token, pooled or not; None for a class token only if it is pooled. In the
+            factorised self-attention and dot-product models each frame has one, first among its places.
         share_class_token: whether the factorised self-attention has one class token for the clip in place of one for
             each frame (TimeSformer).
         representation_size: width of a tanh layer before the head (the original's `pre_logits`); None for none.

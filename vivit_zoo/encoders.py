@@ -40,7 +40,7 @@ LAST_NORMS = ("before_pool", "after_pool", "none")
 
 
 class EncoderOptions(TypedDict, total=False):
-    """What every encoder takes beside its sizes; see `Encoder` and `vivit_zoo.blocks.Block` for the meanings."""
+    """Options of every encoder besides its sizes; see `Encoder` and `vivit_zoo.blocks.Block`."""
 
     global_pool: str
     attn_pool: Callable[..., nn.Module]
@@ -69,7 +69,7 @@ class EncoderOptions(TypedDict, total=False):
 class Encoder(nn.Module):
     """Positions, class token, blocks, norm and pooling over a grid of tokens: (..., *grid, d) -> (..., d).
 
-    On its own it runs over one axis and takes everything before it as batch; it is both halves of Model 2 so.
+    It runs over one axis and treats the axes before it as batch. Model 2 consists of two of these.
 
     Args:
         *grid: number of places along each axis that is pooled at the end.
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
             class token and registers) or "attention" (`attn_pool` over all tokens).
         attn_pool: makes the attention pooling from (dim, norm=norm, act=act); None for an `AttentionPool` with
             `num_heads`.
-        class_token: whether there is a class token; None for only where it is pooled.
+        class_token: whether there is a class token; None for a class token only if it is pooled.
         reg_tokens: number of register tokens (arXiv 2309.16588); they attend as all tokens do.
         pos_embed: makes the position embedding from (*grid, dim=dim).
         rope: makes the rotary positions of a block from (*grid, dim=width of a head, num_heads=num_heads).

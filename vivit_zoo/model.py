@@ -36,18 +36,18 @@ class ViViT(nn.Module):
 
     Args:
         config: sizes and options.
-        encoder: a class of your own in place of the variant's: built from those of
-            `t, n, dim, depth, num_heads, temporal_depth, ...` (the fields of the configuration, see also
-            `encoders.EncoderOptions`) that its `__init__` names, it maps tokens (b, t, n, d) to features (b, d).
+        encoder: your own encoder class, used instead of the variant's. It maps tokens (b, t, n, d) to features (b, d).
+            Its `__init__` names the arguments it needs: `t`, `n` and any field of the configuration, such as `dim`,
+            `depth`, `num_heads` (see also `encoders.EncoderOptions`).
 
     Raises:
         ValueError, TypeError: in forward, on a video that does not fit the configuration.
     """
 
-    # In the order of the logits, of several heads by head; None where nobody has said them.
+    # In the order of the logits, for several heads by head; None if unknown.
     class_names: list[str] | dict[str, list[str]] | None = None
     load_report: "LoadReport | None" = None
-    # How the weights' source takes videos; None where it does not say.
+    # The preprocessing that the checkpoint comes with; None if it has none.
     processing: "Processing | None" = None
 
     def __init__(self, config: ViViTConfig, encoder: Callable[..., nn.Module] | None = None) -> None:
@@ -70,12 +70,7 @@ class ViViT(nn.Module):
         self.reset_classifier(config.num_classes)
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """The encoder's pooled output: (b, c, T, H, W) -> (b, d).
-
-        For one vector a token, before pooling: `model.encoder.forward_features(model.tubelet_embed(video))`, or with
-        `encoder.spatial` in place of `encoder` in the factorised encoder; under uniform frame sampling
-        `model.sample_frames` comes first.
-        """
+        """Compute the encoder's pooled output: (b, c, T, H, W) -> (b, d). `forward_intermediates` returns tokens."""
         self._check_video(video)
         return self.encoder(self.tubelet_embed(self.sample_frames(video)))
 
@@ -148,7 +143,7 @@ class ViViT(nn.Module):
         return encoders
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor | dict[str, Tensor]:
-        """Logits from features: (b, d) -> (b, num_classes), or what the head would get with `pre_logits=True`."""
+        """Compute logits from features: (b, d) -> (b, num_classes). `pre_logits=True` returns the input of the head."""
         x = self.pre_logits(x)
         if pre_logits:
             return x
@@ -163,7 +158,7 @@ class ViViT(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int | dict[str, int], global_pool: str | None = None) -> None:
-        """Put a new head, starting at zero, in place of the old; 0 classes for none.
+        """Replace the head by a new one that starts at zero; 0 classes for no head.
 
         Raises:
             ValueError: if `global_pool` is given: pooling is part of the configuration, `ViViT(config.replace(...))`.
@@ -195,7 +190,7 @@ class ViViT(nn.Module):
         encoder: Callable[..., nn.Module] | None = None,
         **changes: Any,
     ) -> "ViViT":
-        """A trained model, in evaluation mode and float32; what went where is in its `load_report`.
+        """Load a trained model, in evaluation mode and float32. Its `load_report` lists every tensor.
 
         Args:
             source: a hub id, a folder or a file of one of these formats, recognised by content: transformers' ViViT,
@@ -205,9 +200,9 @@ class ViViT(nn.Module):
             encoder: as for `ViViT`.
             **changes: fields of `ViViTConfig`. Another `num_frames`, `image_size`, `sampled_frames` or tubelet length
                 resizes positions and kernel (`vivit_zoo.weights.resize`); another `num_classes` makes a new head;
-                `drop`, `attn_drop`, `drop_path` as they are. For an original checkpoint
-                `num_frames` and `image_size` must be given, as it was trained, and `variant`, `order`,
-                `sampled_frames` and `global_pool` where it does not tell.
+                `drop`, `attn_drop` and `drop_path` are set. An original checkpoint does not contain all fields:
+                give `num_frames` and `image_size` as in its training, and, where the message asks for them,
+                `variant`, `order`, `sampled_frames` and `global_pool`.
 
         Raises:
             vivit_zoo.weights.WeightsError: if the source cannot be found, read or used.
@@ -331,7 +326,7 @@ def _norm(config: ViViTConfig) -> Norm:
 
 
 def _build_encoder(config: ViViTConfig, encoder: Callable[..., nn.Module]) -> nn.Module:
-    """Hand an encoder those of the sizes and options that its signature names; None leaves it its own default."""
+    """Build an encoder with the sizes and options that its signature names. A value of None leaves its default."""
     t, h, w = config.grid
     offered = dataclasses.asdict(config) | {
         "t": t,

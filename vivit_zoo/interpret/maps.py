@@ -41,7 +41,7 @@ WITHIN_A_SEQUENCE = (attend, attend_contiguous, attend_softcapped)
 TEMPORAL = "encoder.temporal."
 
 Record = Callable[[str, Attention, Attend, tuple[Tensor, Tensor, Tensor], Tensor], None]
-"""Is told the name of a layer, the layer, its own strategy, (q, k, v) and what the strategy made of them."""
+"""Called with the name of a layer, the layer, its original strategy, (q, k, v) and the strategy's output."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,17 @@ def attention_maps(model: ViViT, video: Tensor, layers: Collection[str] | None =
     - factorised encoder: "space", (layer, head, b, t, 1 + n, 1 + n), and "time", (layer, head, b, 1 + t, 1 + t);
     - factorised self-attention: "space", (layer, head, b, t, n, n), and "time", (layer, head, b, n, t, t);
     - factorised dot-product: the same two, each with half of the heads;
-    - a strategy of your own: on (b, h, n, d) as the library's; on the grid (b, t, h, n, d), of which nobody knows whom
-      it joins, "clip", (layer, head, b, t·n, t·n).
+    - your own strategy: on (b, h, n, d) as above; on the grid (b, t, h, n, d), whose attended axes are unknown, "clip",
+      (layer, head, b, t·n, t·n).
 
-    The 1 is the class token, which comes first, with registers after it; average pooling has none. The model runs in
-    evaluation mode, without gradients. All maps asked for are in memory: of ViViT-B/16x2 half a gigabyte a layer.
+    The 1 stands for the class token; registers follow it, and both are absent where the encoder has none. The model
+    runs in evaluation mode, without gradients. All requested maps are in memory: half a gigabyte for each layer of
+    ViViT-B/16x2.
 
     Args:
-        model: is left as it was, in an error too.
-        video: as the model takes it.
-        layers: the names of those that are wanted, of `attention_layers`; None for all.
+        model: restored afterwards, also after an error.
+        video: a batch in the model's input format.
+        layers: names of layers as `attention_layers` returns them; None for all.
 
     Raises:
         ValueError: on a name that is no layer; on a strategy that does not weigh its values; on layers of one axis
@@ -133,7 +134,7 @@ def head_maps(model: ViViT, video: Tensor, layer: str) -> Tensor:
     ) -> None:
         if name == wanted:
             q, k, _ = qkv
-            # Without an Encoder around it, nobody knows of a class token or of registers.
+            # Outside of an Encoder, class tokens and registers are unknown.
             around = [one for one in model.modules() if isinstance(one, Encoder) and attention in one.modules()]
             queries = q.new_zeros(q.shape[:-1], dtype=_exact(q))
             if around and around[-1].global_pool == "token":
@@ -152,25 +153,25 @@ def rollout(model: ViViT, video: Tensor) -> Tensor:
     """Compute attention rollout, the share of each tubelet in the pooled output: (b, c, T, H, W) -> (b, t, n).
 
     Abnar and Zuidema, arXiv 2005.00928: heads are averaged, the residual connection adds the identity, rows are
-    normalised, and the matrices of all layers are multiplied, as if a layer did nothing but to mix tokens. The result
-    is the class token's row, the mean of the rows that average pooling takes, or the rows by the weights of attention
-    pooling. What ends at class tokens and
-    registers is left out. It tells where information can come from, not which class it speaks for.
+    normalised, and the matrices of all layers are multiplied. This treats a layer as a mixture of tokens alone. The
+    result is the row of the class token, the mean of the rows that average pooling uses, or the sum of the rows with
+    the weights of attention pooling. Shares of class tokens and registers are left out. Rollout shows where information
+    can come from, not which class it is evidence for.
 
     This is the gradient of the pooled output with respect to the tokens in a model where LayerNorms are the identity,
-    MLPs add nothing and an attention layer is the mean of its heads' maps. So it is computed: the model runs as ever,
-    and a vector over the tokens goes back through it. A factorised layer applies its small maps to that vector, and
-    what else moves tokens, such as a pooling between two encoders, takes part whatever the model is. Memory is that of
-    q and k of all layers and of one fused kernel; a map over the clip is never made.
+    MLPs add nothing and an attention layer is the mean of its heads' maps. It is computed as this gradient: the model
+    runs as usual, and a vector over the tokens is propagated back. A factorised layer applies its small maps to that
+    vector; other operations on tokens, such as a pooling between two encoders, are part of the graph. Memory is that of
+    q and k of all layers and of one fused kernel; a map over the whole clip is never computed.
 
     Args:
-        model: of any encoder that is made of the library's attention layers, under any strategy; is left as it was, in
-            an error too. It runs in evaluation mode.
-        video: as the model takes it.
+        model: with an encoder built of the library's attention layers, under any strategy. It runs in evaluation mode
+            and is restored afterwards, also after an error.
+        video: a batch in the model's input format.
 
     Raises:
-        ValueError: if the encoder has trained layers of torch's own, which could mix tokens in ways that nobody knows;
-            or if the model is in float16, where these numbers do not fit.
+        ValueError: if the encoder has trained torch layers outside of attention and MLP, which could mix tokens in
+            unknown ways; or if the model is in float16, whose range is too small for these numbers.
     """
     _check_parts(model)
     told: dict[nn.Module, tuple[Attend, Tensor, Tensor]] = {}
@@ -317,7 +318,7 @@ def _by_identity(name: str, strategy: Attend, q: Tensor, k: Tensor, v: Tensor, o
         values = ones if k.ndim == 4 else rearrange(ones, "(t n) d -> t 1 n d", t=k.shape[1])
         columns.append(flat(strategy(q, k, values.expand(k.shape).contiguous(), 0.0))[..., : eye.shape[1]])
     weights = torch.cat(columns, dim=-1)
-    # Also what a strategy of one's own rounds in half precision passes; a value of its own does not.
+    # The tolerance accepts the rounding of strategies in half precision, and no strategy with values of its own.
     expected, got = flat(out).to(q.dtype), weights @ flat(v)
     if not (expected - got).abs().max() <= 0.05 * expected.abs().max() + 1e-6:
         label = getattr(strategy, "__name__", repr(strategy))
