@@ -78,8 +78,7 @@ def attention_maps(model: ViViT, video: Tensor, layers: Collection[str] | None =
       (layer, head, b, t·n, t·n).
 
     The 1 stands for the class token; registers follow it, and both are absent where the encoder has none. The model
-    runs in evaluation mode, without gradients. All requested maps are in memory: half a gigabyte for each layer of
-    ViViT-B/16x2.
+    runs in evaluation mode, without gradients. All requested maps are in memory, 0.5 GB for a layer of ViViT-B/16x2.
 
     Args:
         model: restored afterwards, also after an error.
