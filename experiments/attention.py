@@ -1,19 +1,20 @@
-"""Is the moving object what the model looks at?
+"""Do the models attend to the moving digit?
 
     python experiments/attention.py              # trains the four variants on MovingDigits, a minute each on two cores
-    python experiments/attention.py --seeds 3    # with the spread of the seeds; finished cells are kept
+    python experiments/attention.py --seeds 3    # with the spread over seeds; finished cells are kept
 
-The paper shows no attention maps, so there is no number of its own to meet. Measured is the digit's share of the
-attention rollout, over the digit's share of the area, on 200 test clips: 1 is no preference, and a model that gave all
-to the one tubelet with most of the digit would get 4.9. Two controls: the same models before training, and the digits
-of other clips, which must give 1. The last column has the same number of the one head, of all layers, with the most.
+The paper shows no attention maps, so there is no published number. The measure is the digit's share of the attention
+rollout, divided by the digit's share of the area, on 200 test clips. 1 means no preference. A model that attends only
+to the tubelet with most of the digit would get 4.9. Two controls: the same models before training, and the digits of
+other clips, which must give 1. The last column is the same number for the single head, of all layers, that has the
+largest one.
 
-Expected: well above 1 and above the untrained model for all four, as nothing but the digit tells the class.
+Expected: well above 1, and above the untrained model, for all four variants, since only the digit determines the class.
 
-Seen (docs/results/attention, three seeds): 1.6 to 2.0 for all four, against 1.1 to 1.2 before training and 1.0 on other
-digits. The keenest heads, 2.6 to 3.8, are all in the first spatial or joint layer. What keeps the rollout far below the
-highest: the residual connections leave an even share in it, and in the sheet much of the heat lies on the ends and
-edges of the digit, on tubelets that it covers by a small part.
+Seen (docs/results/attention, three seeds): 1.6 to 2.0 for all four, 1.1 to 1.2 before training, 1.0 on other digits.
+The heads with the largest preference, 2.6 to 3.8, are all in the first spatial or joint layer. Two things keep the
+rollout below its maximum: residual connections spread part of it evenly, and much of it is on the edges of the digit,
+in tubelets that the digit covers only in part.
 """
 
 import sys

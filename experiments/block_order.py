@@ -1,11 +1,11 @@
-"""Does it matter whether Model 3 attends to space or to time first?
+"""Does it matter whether Model 3 attends over space or over time first?
 
     python experiments/block_order.py --seeds 3
 
 Paper, section 3.3: the order makes no difference.
 
-Seen: here it makes one, of speed: after these few steps space first knows the order of the motions under most seeds,
-time first under none.
+Seen: here the order changes the speed of learning. After these few steps, the model with space first has learned the
+order of the motions under most seeds, the model with time first under none.
 """
 
 import sys

@@ -2,14 +2,14 @@
 
     python experiments/frames_and_views.py --seeds 3
 
-Paper, Figure 9: more frames with fewer views are as good as fewer frames with more views, once all 250 frames of a
-Kinetics video are covered: its classes do not ask for an order.
+Paper, Figure 9: fewer frames with more views are as accurate as more frames with fewer views, if together they cover
+all 250 frames of a Kinetics video. The classes of Kinetics do not depend on the order of events.
 
-Here they do. Clips are cut at random from the 16 frames to train on; for testing, views start evenly over the video
-and their logits are averaged. Expected: 4 frames seldom show the switch, and the average of their views knows both
-motions and no order: at most half; 8 frames show it often; only all 16 always.
+Here they do. Training clips are cut at random from the 16 frames. For testing, views start at even distances, and their
+logits are averaged. Expected: 4 frames seldom contain the change of motion, and averaged views contain both motions but
+not their order, so at most half; 8 frames contain the change often; only 16 frames always.
 
-Seen: so; more views of short clips bring nothing that goes beyond the noise, and the model of 8 frames stays at half.
+Seen: as expected. More views of short clips add nothing beyond the noise, and the model of 8 frames stays at half.
 """
 
 import sys

@@ -1,19 +1,19 @@
-"""Does a model learn from files what it learns from memory, and do they come fast enough?
+"""Does a model learn the same from files as from memory, and are the files read fast enough?
 
-    python experiments/from_disk.py              # one seed; renders the files first, once, into runs/digits-...
-    python experiments/from_disk.py --seeds 3    # with a spread; finished cells are kept
+    python experiments/from_disk.py              # one seed; first renders the files, once, into runs/digits-...
+    python experiments/from_disk.py --seeds 3    # with the spread over seeds; finished cells are kept
 
-The same clips of MovingDigits reach the same model in four ways: made in memory, and as H.264 files that a list names,
-that lie in a folder a class, or that are packed into WebDataset shards. Files hold 16 frames of 32x32, the whole of
-which a clip takes: nothing is cut off or changed, so that only the coding differs. Such files cost little to decode and
-much to open, which is the hard case for a loader.
+The same clips of MovingDigits are given to the same model in four ways: from memory, and as H.264 files in a list, in a
+folder for each class, or in WebDataset shards. A file has 16 frames of 32x32, and a clip is the whole file, so only the
+coding differs. Such files are cheap to decode and expensive to open, which is the hard case for a loader.
 
-Expected: the accuracies agree within noise. "loader alone" is what the workers (`--workers`, here 1)
-could do if the model never made them wait, "model alone" what the model could if the clips were always there: where the
-first is larger, reading keeps up. Measure on a machine that does nothing else.
+Expected: the accuracies agree within noise. "loader alone" is the rate of the workers (`--workers`, here 1) if the
+model never made them wait; "model alone" is the rate of the model if clips were always ready. If the first is larger,
+reading is fast enough. Measure on an idle machine.
 
-Seen: so. Seed by seed, memory, list and shards agree within two points, also where the order was not yet learned; class
-folders give the clips in another order, and so other runs. One worker is ahead of the model by a quarter and more.
+Seen: as expected. Seed by seed, memory, list and shards agree within two points, also where the order was not yet
+learned. Class folders give the clips in another order, so their runs differ. One worker is faster than the model by a
+quarter or more.
 """
 
 import dataclasses

@@ -1,15 +1,16 @@
-"""How should Model 4 share its heads between time and space?
+"""How should Model 4 divide its heads between time and space?
 
     python experiments/head_split.py --seeds 3
 
-Paper, section 3.3: half and half; it prints no comparison.
+Paper, section 3.3: half and half; it reports no comparison.
 
-Expected: with none over space each place sees itself alone until the average, and a digit moves over several: about
-half. With none over time each frame sees itself alone, and yet is no bag: the tokens' positions tell the time, so that
-"right, early" and "right, late" can be told apart frame by frame and counted by the average.
+Expected: without heads over space, each position attends only to itself in other frames until the average, and a digit
+moves over several positions: about half. Without heads over time, each frame attends only to itself. This is not a bag
+of frames, since the tokens' positions contain the time: "right, early" and "right, late" can be recognised in single
+frames and counted by the average.
 
-Seen: so. Without a head over time, two seeds of three know the two motions alone and one the order too; with all heads
-over time none does. One head over time is as good as half of them.
+Seen: as expected. Without a head over time, two seeds of three learn the two motions only, and one learns the order,
+too; with all heads over time none does. One head over time is as good as half of them.
 """
 
 import sys

@@ -1,17 +1,18 @@
-"""What does a start from an image model bring?
+"""How much does a start from an image model help?
 
     python experiments/image_start.py --seeds 3
 
-Paper, section 3.4: ViViT is started from an image model, because videos with labels are few; without, it does not get
-far. Here the image model (still_digits.py) knows which number a digit is and has never seen one move. The videos are
-NumberedDigits, where each clip has two labels, the number and the order of its two motions, as a noun and a verb of
-Epic Kitchens; "accuracy" is both right.
+Paper, section 3.4: ViViT starts from an image model, since there are few labelled videos; without it, it is less
+accurate. Here the image model (still_digits.py) was trained on the number of a digit and has never seen a motion. The
+videos are NumberedDigits, where each clip has two labels, the number and the order of its two motions, like noun and
+verb in Epic Kitchens; "accuracy" counts clips with both right.
 
-Expected: from the image model the number is known far better at the same budget, whatever the tubelets' start; the
-order, of which still images tell nothing, is no better, and later with the central frame, which begins blind to time.
+Expected: with the image model the number is recognised far better at the same budget, however the tubelets start. The
+order, about which still images say nothing, is no better, and is learned later with the central frame, which starts
+blind to time.
 
-Seen: so, and the second weighs as much as the first: from the image model more than twice as many numbers are right,
-but the order, which random weights learn in these steps, is not learned, so that both together are right less often.
+Seen: as expected, and both effects are large: with the image model more than twice as many numbers are right, but the
+order, which random weights learn within these steps, is not learned. So both together are right less often.
 """
 
 import dataclasses

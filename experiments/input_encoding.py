@@ -1,16 +1,17 @@
-"""How should a video become tokens, and with which kernel should tubelets start?
+"""How should a video be tokenised, and from which kernel should tubelet embedding start?
 
     python experiments/input_encoding.py --seeds 3
 
-Paper, Table 1 (Model 1, Kinetics-400): uniform frame sampling 78.5 %; tubelets started at random 73.2, by filter
-inflation 77.6, by the central frame 79.2. The original code has a fourth start, ARP, which weighs late frames more.
+Paper, Table 1 (Model 1, Kinetics-400): uniform frame sampling 78.5 %; tubelets from random weights 73.2, from filter
+inflation 77.6, from the central frame 79.2. The original code has a fourth start, ARP, which gives late frames more
+weight.
 
-Videos are NumberedDigits, the image model is still_digits.py's; "accuracy" is number and order both right. Sampled
-frames show each tubelet's place but no motion within it, for as many tokens.
+Videos are NumberedDigits, the image model is still_digits.py's; "accuracy" counts clips with number and order right.
+With uniform frame sampling a token shows a position but no motion inside it; the number of tokens is the same.
 
-Seen: the number, which the image model knows, is kept by the central frame, by filter inflation and by sampled frames
-alike, and lost by a random start. ARP of two frames is the second less the first, and a still digit so is nothing: it
-is at chance. The order, of which the image model knows nothing, is learned by none of them in these steps.
+Seen: the number, which the image model knows, is kept alike by the central frame, filter inflation and frame sampling,
+and lost by a random start. ARP of two frames is the second minus the first, which is zero for a still digit: it is at
+chance. The order, about which the image model knows nothing, is learned by none of them in these steps.
 """
 
 import dataclasses

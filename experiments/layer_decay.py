@@ -1,15 +1,15 @@
-"""Which learning rates lose what an image model knows, and which keep a video model from learning the rest?
+"""Which learning rates destroy what an image model knows, and which prevent a video model from learning the rest?
 
     python experiments/layer_decay.py --seeds 3
 
-Layer-wise decay gives each layer the learning rate of the one above times a factor: the usual way to fine-tune. The
-paper fine-tunes all layers at one rate. Videos are NumberedDigits, the image model is still_digits.py's.
+With layer-wise decay the learning rate of each layer is that of the next layer times a factor, as usual in fine-tuning.
+The paper fine-tunes all layers with one rate. Videos are NumberedDigits, the image model is still_digits.py's.
 
-Expected: the smaller the factor, the more of the number is kept and the later the order comes; random weights, which
-have nothing to keep, are better off with one rate.
+Expected: with a smaller factor more of the number is kept, and the order is learned later. Random weights, which have
+nothing to keep, are better with one rate.
 
-Seen: the first holds for the number, as far as the seeds agree; for random weights the opposite, a smaller factor is no
-worse and here rather better.
+Seen: the first holds for the number, as far as the seeds agree. The second does not: for random weights a smaller
+factor is no worse, and here rather better.
 """
 
 import dataclasses

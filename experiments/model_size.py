@@ -4,9 +4,9 @@
 
 Paper, Figure 7 (B against L, Model 1): on Kinetics-400, from an image start, the larger is better.
 
-Expected: width helps within the same few steps, up to where the learning rate no longer fits; depth hardly.
+Expected: width helps at the same number of steps, until the learning rate no longer fits; depth hardly helps.
 
-Seen: nothing beyond the noise. The base has all that there is to know, and the other widths' seeds differ widely.
+Seen: nothing beyond the noise. The base model reaches the maximum, and seeds of the other widths differ widely.
 """
 
 import sys

@@ -2,10 +2,10 @@
 
     python experiments/pooling.py --seeds 3
 
-Paper: Models 1 and 2 have a class token, Models 3 and 4, where it would belong to no place, an average; it prints no
-comparison. (GFLOPs of Table 2 tell them apart: Model 2's are those of a token.)
+Paper: Models 1 and 2 have a class token; Models 3 and 4, where it would belong to no position, use an average. It
+reports no comparison. (The GFLOPs of Table 2 show which is used: those of Model 2 are the ones with a token.)
 
-Seen: for the factorised encoder no difference; joint attention learns sooner with a token.
+Seen: no difference for the factorised encoder; joint attention learns sooner with a token.
 """
 
 import sys

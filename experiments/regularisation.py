@@ -1,16 +1,16 @@
-"""What does each regulariser add, where there are few videos?
+"""What does each regulariser add on few videos?
 
     python experiments/regularisation.py --seeds 3
 
-Paper, Table 4 (Model 2, Epic Kitchens, one on top of the other): random crop, flip and colour jitter 38.4 %; + start
+Paper, Table 4 (Model 2, Epic Kitchens, each added to those before): random crop, flip and colour jitter 38.4 %; + start
 from Kinetics 39.6; + stochastic depth 40.2; + RandAugment 41.1; + label smoothing 43.1; + mixup 43.7.
 
-Here 500 clips are seen about ten times each. No crop and no flip: they would change what is to be seen. The strengths
-are the paper's for Epic Kitchens (Table 7). RandAugment's Cutout, made for frames of 224 pixels, covers all of 32: it
-takes whole clips away, one in six.
+Here 500 clips are seen about ten times each. There is no crop and no flip, since they would change the class. The
+strengths are the paper's for Epic Kitchens (Table 7). RandAugment's Cutout was made for frames of 224 pixels and covers
+all of 32: it removes whole clips, one in six.
 
-Seen: the opposite. 500 clips are enough for a model without any regulariser, so that there is nothing to gain, and
-RandAugment at this strength, with all that comes on top of it, keeps it from learning within these steps.
+Seen: the opposite. 500 clips are enough for a model without any regulariser, so nothing is to be gained, and
+RandAugment at this strength, with everything added to it, prevents learning within these steps.
 """
 
 import sys

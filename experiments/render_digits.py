@@ -1,16 +1,15 @@
-"""MovingDigits as video files: a set to try the reading of files on, of which one knows what can be learned.
+"""Write MovingDigits as video files, a data set for trying readers whose best possible accuracy is known.
 
     python experiments/render_digits.py --clips 600 --out data/digits
 
-writes each split in the three layouts that data sets of files come in, with the same clips:
+writes each split in the three layouts of file data sets, with the same clips:
 
     data/digits/train/{class}/{number}.mp4      folder by class
     data/digits/train.txt                       list file, `path,label`, of the same files
     data/digits/train-{000..}.tar               WebDataset shards
 
-and the same for test, with a tenth of the clips. Labels are the classes' names, so that they get the same numbers in
-all three. Pixels of 32x32 are drawn `--scale` times as large; H.264 at --crf 10 changes them by half a step of 255 on
-average.
+and the same for test, with a tenth of the clips. Labels are names of classes, so they get the same numbers in all three
+layouts. Pixels of 32x32 are enlarged by `--scale`; H.264 at --crf 10 changes them by half a step of 255 on average.
 """
 
 import argparse

@@ -4,11 +4,11 @@
 
 Paper, Table 5 (L/16x2, Model 1, Kinetics-400): 224, 288 and 320 pixels reach 80.3, 80.7 and 81.0 %.
 
-Here the frames are the same 32 pixels drawn smaller or larger, in patches of 8, so that a larger frame holds nothing
-new, only more tokens. The image model (still_digits.py) knows 32 pixels; its positions are interpolated to the others.
+Here the frames are the same 32 pixels rendered smaller or larger, in patches of 8, so a larger frame contains nothing
+new, only more tokens. The image model (still_digits.py) was trained at 32 pixels; its positions are interpolated.
 
-Seen: at another size the image model still knows nearly as many numbers, so that the resized positions serve; more
-tokens of the same bring nothing.
+Seen: at another size the image model still recognises nearly as many numbers, so resized positions work. More tokens
+with the same content add nothing.
 """
 
 import sys

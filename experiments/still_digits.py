@@ -1,11 +1,12 @@
-"""A small image model, to start video models from: a ViT of timm's that learned what a still image shows, and where.
+"""Train a small image model to start video models from: a timm ViT that recognises digits and their positions.
 
-    python experiments/still_digits.py    # trains it once, into runs/; so do the experiments that need it
+    python experiments/still_digits.py    # trains it once, into runs/; the experiments that need it do the same
 
-It sees digits of MovingDigits' training split, drawn and made noisy as there, at random places, sizes and angles, one
-frame each: never a motion or a test digit. It tells which number a digit is (at all angles a 6 is a 9, and no model
-knows them apart) and where it stands, the column and the row of an eighth of the frame. Its positions are sine-cosine
-and fixed, those of the factorised encoder's spatial half in `BASE`: this half starts as the image model, exactly.
+It is trained on single frames: digits of MovingDigits' training split, with the same rendering and noise, at random
+positions, sizes and angles. It never sees a motion or a test digit. It predicts the number of a digit (at all angles a
+6 is a 9, and no model can distinguish them) and the column and row of its position, in eighths of the frame. Its
+positions are fixed sine-cosine ones, those of the spatial half of the factorised encoder in `BASE`, so this half starts
+exactly as the image model.
 """
 
 import hashlib

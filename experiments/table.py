@@ -1,9 +1,9 @@
-"""Writes docs/results.md from the results of the studies, and their tables wherever a page shows them.
+"""Write docs/results.md from the results of the studies, and their tables wherever a page shows them.
 
     python experiments/table.py    # takes new results from runs/ and rebuilds the page from docs/results/
 
-Each study has a folder docs/results/{study} with its results by seed, its table and pictures. The page first shows what
-was found about each of the paper's findings, then each study with its docstring.
+Each study has a folder docs/results/{study} with its results by seed, its table and pictures. The page first lists what
+the studies say about each of the paper's findings, then each study with its docstring.
 """
 
 import argparse

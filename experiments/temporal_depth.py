@@ -5,9 +5,9 @@
 Paper, Table 3 (B/16x2 on Kinetics-400): 0, 1, 4, 8 and 12 layers reach 75.8, 78.6, 78.8, 78.8 and 78.9 %: the first
 layer brings nearly everything.
 
-Expected: without one, half (a bag of frames does not know the order); with one, most; with more, little else.
+Expected: half without one (a bag of frames has no order); most with one; little more with further ones.
 
-Seen: so, up to four layers. Eight, after these few steps, are still on their way: deeper takes longer to train.
+Seen: as expected up to four layers. With eight layers training has not finished after these few steps.
 """
 
 import sys

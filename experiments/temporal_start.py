@@ -2,14 +2,15 @@
 
     python experiments/temporal_start.py --seeds 3
 
-Paper, section 3.4: with zeros, so that the model starts as the image model on each frame. The original code's default
-copies the spatial attention instead. All weights at zero get no gradient but for the last bias, so that the time
-attention never learns ("zero"); zero output weights alone start the same model and learn ("zero_out", our default).
+Paper, section 3.4: with zeros, so that the model starts as the image model on each frame. The default of the original
+code copies the spatial attention instead. If all weights are zero, only the last bias gets a gradient, so the temporal
+attention never learns ("zero"). If only the output weights are zero, the model starts the same and learns ("zero_out",
+our default).
 
-Expected: "zero" stays a bag of frames; the order of the others is a matter of steps.
+Expected: "zero" remains a bag of frames; for the others the order is learned after enough steps.
 
-Seen: of steps, which are too few here for any of them. The number says more: starting as the image model ("zero_out",
-"zero") keeps what it knows, and a copy of the spatial attention does not.
+Seen: these steps are too few for any of them to learn the order. The number shows more: a start as the image model
+("zero_out", "zero") keeps what it knows, and a copy of the spatial attention does not.
 """
 
 import dataclasses

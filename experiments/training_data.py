@@ -1,14 +1,14 @@
-"""How much does an image start help, the fewer videos there are?
+"""Does an image start help more when there are fewer videos?
 
     python experiments/training_data.py --seeds 3
 
-Paper, sections 3.4 and 4: ViViT needs large data, and makes do with less from an image model and with regularisation.
+Paper, sections 3.4 and 4: ViViT needs large data sets, and fewer videos with an image start and with regularisation.
 
 Videos are NumberedDigits, the image model is still_digits.py's. Expected: the fewer clips, the larger the difference in
-the number; with 250 clips, seen about twenty times each, neither order nor number of new clips is known well.
+the number; with 250 clips, seen about twenty times each, neither order nor number of new clips is recognised well.
 
-Seen: the image model's number is about as far ahead with 250 clips as with 100,000, and 250 clips are enough to learn
-the order from random weights. These few steps are the limit here, and not the clips.
+Seen: the image start is about as far ahead in the number with 250 clips as with 100,000, and 250 clips are enough to
+learn the order from random weights. The limit here is the number of steps, not the number of clips.
 """
 
 import dataclasses

@@ -2,13 +2,14 @@
 
     python experiments/tubelet_length.py --seeds 3
 
-Paper, Figure 8 (tubelets of 16x8, 16x4 and 16x2 on Kinetics-400): for all models, the shorter, the better and dearer.
+Paper, Figure 8 (tubelets of 16x8, 16x4 and 16x2 on Kinetics-400): for all models, shorter is more accurate and more
+expensive.
 
-Expected: 2 frames, which show a motion each, are best for the budget; a tubelet of one frame shows none, so that the
-temporal encoder must find it; of 8, two tubelets tell the halves of a clip apart, and little more.
+Expected: 2 frames, which show a motion, are best for the budget. A tubelet of one frame shows none, so the temporal
+encoder has to find it. With 8 frames, two tubelets distinguish the halves of a clip and little more.
 
-Seen: 2 frames are best. One is worst by far, at chance: a shorter tubelet helps only as long as it shows what there is
-to see. Seeds with 4 and 8 differ more than the lengths do.
+Seen: 2 frames are best. One frame is by far the worst, at chance: a shorter tubelet helps only as long as it shows the
+motion. Seeds with 4 and 8 frames differ more than the two lengths do.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The base of studies that cut, scale or change MovingDigits' clips: read as videos, whole and unchanged."""
+"""Base of the studies that cut, scale or change the clips of MovingDigits: read as videos, whole and unchanged."""
 
 from dataclasses import replace
 
