@@ -1,6 +1,7 @@
 """The check is the gate: what a run would refuse it lists, and what it writes with --fix is a set that trains."""
 
 import json
+import os
 
 import pytest
 
@@ -141,3 +142,22 @@ def test_the_report_has_all_problems_as_json_too(tmp_path, capsys):
     assert report["counts"] == {}
     assert check(source, "--task", "regression") == 1
     assert "1 rows that cannot be used\n  line 3: the label is empty\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [b"\xe9.mp4", b"a\nb.mp4"])  # Latin-1, which is no UTF-8, and an end of a line
+def test_names_that_a_list_cannot_hold(tmp_path, capsys, name):
+    root = write_set(tmp_path / "set", 1, frames=8)
+    (root / "walk/walk_0.mp4").rename(root / "walk" / os.fsdecode(name))
+    assert check(root) == 0
+    assert capsys.readouterr().out.encode()  # can be printed
+    assert check(root, "--fix", tmp_path / "clean.csv") == 2
+    said = ascii(os.fsdecode(name))[1:-1]
+    assert f"{said}' has characters that a list cannot hold; rename it" in capsys.readouterr().err
+    assert not (tmp_path / "clean.csv").exists()
+
+
+def test_a_number_of_thousands_of_digits_is_told_in_short(tmp_path, capsys):
+    root = write_set(tmp_path / "set", 1, frames=8)
+    source = write(tmp_path / "list.csv", f"path,label\nwalk/walk_0.mp4,{'9' * 5000}\nrun/run_0.mp4,0\n")
+    assert check(source, "--root", root) == 1
+    assert f"line 2: the label {'9' * 57}... is no class number" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Class folders as they are on real disks: junk is no class, and a link that leads back up is not followed."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,16 @@ def test_a_link_that_leads_back_up_is_not_followed(tmp_path):
     with pytest.warns(UserWarning, match=r"the link .*/set/run/(round|up) leads back up and is not followed"):
         catalogue = read_catalogue(tmp_path / "set")
     assert listed(catalogue, tmp_path) == [("set/run/a.mp4", 0), ("set/walk/b.mp4", 1), ("set/walk/more/c.mp4", 1)]
+
+
+def test_a_link_to_itself_is_a_broken_video_and_nothing_more(tmp_path):
+    touch(tmp_path, "run/a.mp4", "walk/b.mp4")
+    for name in ("run/self.mp4", "walk/self"):
+        os.symlink(tmp_path / name, tmp_path / name)
+    with pytest.warns(UserWarning, match=r"1 files left out, .*: self \(1\)"):
+        catalogue = read_catalogue(tmp_path)
+    assert [Path(entry.video.name).name for entry in catalogue.entries] == ["a.mp4", "self.mp4", "b.mp4"]
+    assert [entry.video.exists() for entry in catalogue.entries] == [True, False, True]
 
 
 def test_links_do_not_multiply_the_files_found_by_name(tmp_path):

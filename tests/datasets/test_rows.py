@@ -74,6 +74,8 @@ def test_lines_that_are_no_json_objects(tmp_path):
         '{"label": 1}',
         '{"path": "b.mp4"}',
         '{"path": 3}',
+        '{"path": "b.mp4", "label": 1, "label": 0}',
+        '{"path": "b.mp4", "label": 1, "Label": 0}',
     ]
     source = write(tmp_path / "list.jsonl", "\n".join(lines))
     with pytest.raises(RowsError) as error:
@@ -84,7 +86,10 @@ def test_lines_that_are_no_json_objects(tmp_path):
         "has no 'path'",
         "has no 'label'",
         "has no 'label'",
+        "is no JSON object",
+        "is no JSON object",
     ]
+    assert all(f"line {line}: is no JSON object (it names 'label' twice)" in str(error.value) for line in (7, 8))
     assert "line 3: is no JSON object (Expecting ',' delimiter" in str(error.value)
 
 

@@ -165,7 +165,8 @@ def test_pixels_without_a_range_are_refused(tmp_path, dtype):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("bits", [8, 16])
-def test_images_are_upright(tmp_path, orientation, bits):
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_images_are_upright(tmp_path, orientation, bits, kind):
     upright = np.arange(48 * 64).reshape(48, 64) % 251
     stored = {  # EXIF 2.32, table of Orientation
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
@@ -174,16 +175,16 @@ def test_images_are_upright(tmp_path, orientation, bits):
     exif = Image.Exif()
     exif[0x0112] = orientation
     pixels = stored.astype(np.uint8) if bits == 8 else (stored * 257).astype(np.uint16)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / "1.png", exif=exif)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"1.{kind}", exif=exif)
     with FrameFolder(tmp_path).open(gray=True) as video:
         np.testing.assert_array_equal(video.read([0])[0, ..., 0], upright)
 
 
 def test_images_of_several_pictures_are_refused(tmp_path):
     pictures = [Image.fromarray(numbered(number)) for number in range(3)]
-    for name in ("1.webp", "2.tif"):
-        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
-    for number in (0, 1):
+    for name, kind in (("1.webp", "WEBP"), ("2.tif", "TIFF"), ("3.png", "PNG"), ("4.png", "GIF")):
+        pictures[0].save(tmp_path / name, kind, save_all=True, append_images=pictures[1:])
+    for number in range(4):
         with FrameFolder(tmp_path).open() as video, pytest.raises(VideoError, match="holds 3 pictures"):
             video.read([number])
 
@@ -193,6 +194,14 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with FrameFolder(tmp_path).open() as video, pytest.raises(VideoError, match=r"the image cannot be read .*bomb"):
         video.read([0])
+
+
+def test_a_name_that_is_too_long_is_no_file(tmp_path):
+    place = tmp_path / f"{'a' * 5000}.mp4"
+    for video in (VideoFile(place), FrameFolder(place)):
+        assert not video.exists()
+        with pytest.raises(VideoError, match=r"a\.mp4"):
+            video.open()
 
 
 def test_broken_rows_and_members_are_named(clip, tmp_path):

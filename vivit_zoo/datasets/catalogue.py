@@ -264,8 +264,8 @@ def _identity(video: Place) -> Any:
 
 
 def _normal(path: Path) -> str:
-    """A path without "..", which is all that pathlib leaves to do."""
-    return os.path.normpath(path) if ".." in (text := str(path)) else text
+    """A path from the root of the disk, without ".."; links stay, as following them asks the disk for every row."""
+    return os.path.abspath(path) if ".." in (text := str(path)) or not path.is_absolute() else text
 
 
 def _check_videos(listing: Listing, kept: list[int], name: str) -> None:

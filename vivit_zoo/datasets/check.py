@@ -110,7 +110,8 @@ class DataReport:
         lines += self.notes
         lines += ["", f"{'':<10}{'minimum':>10}{'median':>10}{'maximum':>10}"]
         lines += [f"{name:<10}" + "".join(f"{x:>10.5g}" for x in row) for name, row in self.spread().items()]
-        return "\n".join([*lines, "", *self._balance()])
+        text = "\n".join([*lines, "", *self._balance()])
+        return text.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
 
     def _balance(self) -> Iterator[str]:
         if not self.counts:
@@ -190,6 +191,9 @@ def check_fix(catalogue: Catalogue, out: Path, source: str | os.PathLike[str]) -
         raise ValueError(f"{out} is there already; give another name, or remove it")
     if catalogue.footer and out.resolve().parent != Path(source).resolve().parent:
         raise ValueError(f"{out} must be beside {source}, as the names of the classes are")
+    for entry, row in zip(catalogue.entries, catalogue.rows, strict=True):
+        if not entry.video.name.isprintable() and not row.isprintable():  # found in a folder; lists have no such paths
+            raise ValueError(f"{entry.video.name!a} has characters that a list cannot hold; rename it")
 
 
 def write_usable(catalogue: Catalogue, report: DataReport, out: Path) -> int:

@@ -81,9 +81,16 @@ def walk(folder: Path, notes: list[str] | None = None, root: Path | None = None)
         with os.scandir(place) as entries:
             for entry in entries:
                 if not is_junk(entry.name):
-                    (folders if entry.is_dir() else files).append(entry.name)
+                    (folders if _is_folder(entry) else files).append(entry.name)
         yield place, sorted(files)
         pending += [(place / name, (*above, identity)) for name in sorted(folders, reverse=True)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _identity(place: Path) -> tuple[int, int]:

@@ -226,8 +226,8 @@ def _why_no_label(value: Any) -> str:
 
 def _why_no_label_number(value: Any) -> str:
     return (
-        f"the label {value} is no class number, which is whole; for scores the task is regression, and a class called "
-        "so needs the names of the classes"
+        f"the label {_cut(str(value))} is no class number, which is whole; for scores the task is regression, and a "
+        "class called so needs the names of the classes"
     )
 
 
@@ -333,8 +333,8 @@ def _by_number(labels: set[int], own: list[str] | None, given: list[str] | None)
             raise LabelError(f"the label {label} is below 0, where class numbers begin; -1 often stands for no label")
         if named is None and label >= MOST_CLASSES:
             raise LabelError(
-                f"the label {label} is no class number, of which there are at most {MOST_CLASSES}, counted from 0; "
-                "number the classes without gaps, or give their names"
+                f"the label {_cut(str(label))} is no class number, of which there are at most {MOST_CLASSES}, "
+                "counted from 0; number the classes without gaps, or give their names"
             )
         if label >= len(names):
             raise LabelError(f"the label {label} is not in 0 to {len(names) - 1}, the numbers of the classes{shift}")
@@ -356,7 +356,10 @@ def _check_spellings(names: list[str]) -> None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -154,10 +154,11 @@ def read_jsonl(lines: Sequence[Line]) -> tuple[list[Row], list[Problem]]:
             value = parse_json(text)
             if not isinstance(value, dict):
                 raise ValueError(f"it is a {type(value).__name__}")
+            cells = _without_doubles([(name.strip().lower(), cell) for name, cell in value.items()])
         except ValueError as error:
             problems.append(Problem(f"line {number}", f"is no JSON object ({error})"))
         else:
-            rows.append(Row(number, text, {name.strip().lower(): cell for name, cell in value.items()}))
+            rows.append(Row(number, text, cells))
     return rows, problems
 
 
@@ -165,9 +166,18 @@ def parse_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is none, or names a value twice.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_doubles)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these names and values; `json` itself keeps the last of two values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        doubled = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"it names {doubled!r} twice")
+    return found

@@ -95,7 +95,7 @@ class VideoFile:
         return video if self.stop == inf else _Part(video, self)
 
     def exists(self) -> bool:
-        return self.path.exists()
+        return os.path.exists(self.path)  # False, where pathlib raises for a name too long
 
 
 class _Part:
@@ -152,7 +152,7 @@ class FrameFolder:
         return _Images(self.name, wanted, gray)
 
     def exists(self) -> bool:
-        return self.folder.is_dir()
+        return os.path.isdir(self.folder)
 
 
 @lru_cache(maxsize=64)  # the clips of one long video share their folder, which may hold a hundred thousand images
@@ -162,8 +162,9 @@ def _numbered_images(folder: Path) -> tuple[Path, ...]:
     Raises:
         VideoError: if that leaves the order open, or there is no such folder.
     """
-    if not folder.is_dir():
-        raise VideoError(f"{folder}: {'not a folder of images' if folder.exists() else 'there is no such folder'}")
+    if not os.path.isdir(folder):
+        there = os.path.exists(folder)
+        raise VideoError(f"{folder}: {'not a folder of images' if there else 'there is no such folder'}")
     found: dict[tuple[int, ...], Path] = {}
     kinds: dict[str, Path] = {}
     for path in folder.iterdir():
@@ -248,9 +249,12 @@ def read_image(path: Path, gray: bool = False) -> Frame:
 
     try:
         with Image.open(path) as image:
-            pictures = getattr(image, "n_frames", 1) if image.format in ("TIFF", "WEBP") else 1
+            # Not those of JPEG, where a phone puts a small copy behind the picture.
+            pictures = getattr(image, "n_frames", 1) if image.format in ("GIF", "PNG", "TIFF", "WEBP") else 1
             if pictures > 1:
                 raise VideoError(f"{path}: holds {pictures} pictures; an image of a folder is one frame")
+            if image.format == "TIFF":  # Pillow maps files that it knows by name, with the sides of turned ones swapped
+                image.filename = ""
             if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
                 image = _to_eight_bits(image)
             if image.mode in ("I", "F") or image.mode.startswith("I;"):

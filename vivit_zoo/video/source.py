@@ -62,8 +62,8 @@ class VideoSource:
 
     def _check(self) -> None:
         path = self._path
-        if path is not None and not path.is_file():
-            raise VideoError(f"{self.name}: {'not a file' if path.exists() else 'there is no such file'}")
+        if path is not None and not os.path.isfile(path):  # False, where pathlib raises for a name too long
+            raise VideoError(f"{self.name}: {'not a file' if os.path.exists(path) else 'there is no such file'}")
         try:
             with self._open() as file:
                 file.seek(0, io.SEEK_END)
