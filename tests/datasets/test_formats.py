@@ -206,6 +206,9 @@ def test_something_something(tmp_path):
     assert catalogue.classes == ["Holding something next to something", "Dropping something"]
     with pytest.raises(ValueError, match=r"is not like Something-Something's train\.json"):
         read_catalogue(write(tmp_path / "test.json", json.dumps([{"id": "42"}])), root=tmp_path / "videos")
+    write(tmp_path / "labels.json", '{"Dropping something": 0, "Dropping something": 1}')
+    with pytest.raises(ValueError, match=r"labels\.json: is no JSON \(it names 'Dropping something' twice"):
+        read_catalogue(tmp_path / "train.json", root=tmp_path / "videos")
     (tmp_path / "labels.json").unlink()
     with pytest.raises(ValueError, match=r"needs one labels\.json in the same folder; found "):
         read_catalogue(tmp_path / "train.json", root=tmp_path / "videos")

@@ -258,13 +258,20 @@ def test_a_test_list_of_numbers_for_named_classes_is_told(tmp_path):
 def test_lists_of_classes(tmp_path):
     file = tmp_path / "names.txt"
     assert read_class_list(write(file, "\ufeffrun\r\nwalk \r\n\r\n")) == ["run", "walk"]
+    assert read_class_list(write(file, "run\rwalk\r")) == ["run", "walk"]
     assert read_class_list(write(file, "360 flip\nwalk\n")) == ["360 flip", "walk"]
+    assert read_class_list(write(file, "stage 1\nstage 2\n")) == ["stage 1", "stage 2"]
     for text, message in {
         "\n": "the list of classes is empty",
         "run\n\nwalk\n": r"names\.txt names class 1 ''; a name is a text that is not empty",
         "label\nrun\n": "line 1: 'label' looks like a header; remove it, or it would be class 0",
         "1 run\n2 walk\n": "line 1: '1 run' begins with a number, as all lines do; give the names alone",
+        "Class Name\nrun\n": "line 1: 'Class Name' looks like a header",
         "0,run\n1,walk\n": "begins with a number",
+        "run 0\nwalk 1\n": "line 1: 'run 0' ends with a number, as all lines do; give the names alone",
+        "run\t2\nwalk\t1\n": "ends with a number",
+        "run\nwa\tlk\n": r"names\.txt, line 2: 'wa\\tlk' is no name alone",
+        '["run", "walk"]\n': "line 1: .* looks like JSON; write one name a line",
         "run\nwalk\nrun\n": r"names 1 classes twice: 'run'",
     }.items():
         with pytest.raises(ValueError, match=message):

@@ -140,7 +140,7 @@ def read_catalogue(
     problems.sort(key=lambda problem: problem.place)
     total = len(listing.samples) + len(listing.problems)
     if strict and problems:
-        raise RowsError(name, problems, total)
+        raise RowsError(name, problems, total, listed=listing.header is not None)
     kept = [place for place, label in enumerate(found) if label is not None]
     _check_videos(listing, kept, name)
     texts = [listing.samples[place].text for place in kept]

@@ -38,7 +38,8 @@ Classes = Sequence[str] | dict[str, Sequence[str]]
 MOST_CLASSES = 1_000_000  # with more, numbers are dates or ids: a model's head would have a row for each number below
 # What spreadsheets, pandas and databases write where there is no value.
 _MISSING = {"nan", "-nan", "null", "none", "na", "n/a", "<na>", "#n/a"}
-_HEADERS = {"class", "classes", "class_name", "name", "names", "label", "labels", "category", "id,name"}
+_HEADERS = {"class", "classes", "class_name", "name", "names", "label", "labels", "category"}
+_HEADERS |= {"classname", "id,name"}
 
 
 class LabelError(ValueError):
@@ -127,22 +128,34 @@ def read_class_list(file: Path) -> list[str]:
     """The names of classes from a file with one a line, in the order of their numbers from 0.
 
     Raises:
-        ValueError: naming the line, if it is empty, repeats a name, is a header, or if the lines begin with numbers.
+        ValueError: naming the line, if it is empty, repeats a name, is a header or no text that can be printed, or if
+            the lines begin or end with numbers, or are JSON.
     """
-    text = read_text(file).rstrip()
+    text = read_text(file).replace("\r\n", "\n").replace("\r", "\n").rstrip()
     lines = [line.strip() for line in text.split("\n")]
     if not text:
         raise ValueError(f"{file}: the list of classes is empty")
-    if lines[0].lower().replace(" ", "") in _HEADERS:
+    if re.sub(r"\s", "", lines[0].lower()) in _HEADERS:
         raise ValueError(f"{file}, line 1: {lines[0]!r} looks like a header; remove it, or it would be class 0")
-    numbered = [re.match(r"(\d+)[\s,;:.]+\S", line) for line in lines]
-    if len(lines) > 1 and all(numbered) and {int(match[1]) for match in numbered if match} in (
-        set(range(len(lines))), set(range(1, len(lines) + 1)),
-    ):  # fmt: skip
-        raise ValueError(
-            f"{file}, line 1: {lines[0]!r} begins with a number, as all lines do; give the names alone, in the order "
-            "of their numbers from 0, and count the labels from 0"
-        )
+    if lines[0][0] in "[{":
+        raise ValueError(f"{file}, line 1: {_short(lines[0])} looks like JSON; write one name a line")
+    for verb, pattern in (
+        ("begins", r"(?P<number>\d+)[\s,;:.]+(?P<name>\S.*)"),
+        ("ends", r"(?P<name>.*\S)[\s,;:]+(?P<number>\d+)"),
+    ):
+        numbered = [re.fullmatch(pattern, line) for line in lines]
+        if verb == "ends" and len({match["name"] for match in numbered if match}) < len(lines):
+            continue  # such as "stage 1" and "stage 2"
+        if len(lines) > 1 and all(numbered) and {int(match["number"]) for match in numbered if match} in (
+            set(range(len(lines))), set(range(1, len(lines) + 1)),
+        ):  # fmt: skip
+            raise ValueError(
+                f"{file}, line 1: {lines[0]!r} {verb} with a number, as all lines do; give the names alone, in the "
+                "order of their numbers from 0, and count the labels from 0"
+            )
+    for number, line in enumerate(lines, 1):
+        if not line.isprintable():
+            raise ValueError(f"{file}, line {number}: {line!r} is no name alone; write one name a line, and no tab")
     return _names(lines, str(file)) or []
 
 

@@ -166,7 +166,8 @@ def _seconds(cells: dict[str, Any], column: str) -> float:
 
 
 def _read_json(path: Path) -> Any:
+    text = read_text(path)
     try:
-        return parse_json(read_text(path))
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{path}: is no JSON ({error})") from error

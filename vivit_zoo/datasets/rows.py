@@ -43,16 +43,21 @@ class Row(NamedTuple):
 
 
 class RowsError(ValueError):
-    """Rows of a source that cannot be used; `problems` holds all of them, the message the first fifty."""
+    """Rows of a source that cannot be used; `problems` holds all of them, the message the first fifty.
 
-    def __init__(self, name: str, problems: Sequence[Problem], rows: int) -> None:
+    Args:
+        name: of the source.
+        problems: all of them.
+        rows: how many the source has.
+        listed: whether a list of the others can be written.
+    """
+
+    def __init__(self, name: str, problems: Sequence[Problem], rows: int, listed: bool = True) -> None:
         self.problems = list(problems)
-        listed = "".join(f"\n  {problem}" for problem in self.problems[:50])
+        shown = "".join(f"\n  {problem}" for problem in self.problems[:50])
         more = f"\n  ... and {len(self.problems) - 50} more" if len(self.problems) > 50 else ""
-        super().__init__(
-            f"{name}: {len(self.problems)} of {rows} rows cannot be used:{listed}{more}\nCorrect them, or write a list "
-            "of the others: vivit-zoo check-data SOURCE --fix OUT"
-        )
+        remedy = "Correct them" + ", or write a list of the others: vivit-zoo check-data SOURCE --fix OUT" * listed
+        super().__init__(f"{name}: {len(self.problems)} of {rows} rows cannot be used:{shown}{more}\n{remedy}")
 
 
 def read_text(path: Path) -> str:
