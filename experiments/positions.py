@@ -3,11 +3,15 @@
     python experiments/positions.py --seeds 5
 
 Paper, section 3.4: learned ones, which come from the image model; the original code also has sine-cosine ones and none.
+Rotary positions (arXiv 2104.09864) rotate queries and keys instead, over space alone or over time, too.
 
-Expected: without any, joint attention is a bag of tubelets: at most half. The factorised encoder too, for its temporal
-encoder does not know the frames' order. Learned ones start at a fiftieth of the tokens' size and need more steps.
+Expected: joint attention without positions sees a bag of tubelets: at most half. The same holds for the factorised
+encoder, whose temporal encoder then does not know the order of the frames, and for rotary positions over space alone.
+Learned positions start at a fiftieth of the tokens' size and need more steps.
 
-Seen: so. Within these steps learned positions do as little as none: half, which is what can be known without an order.
+Seen, in five seeds: as expected. Rotary positions over time and space are as good as the sine-cosine table in the
+factorised encoder, and learn the order more slowly in joint attention. Within these steps learned positions reach half,
+as none do.
 """
 
 import sys
