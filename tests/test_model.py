@@ -36,6 +36,7 @@ def configs(draw):
     grid = draw(st.tuples(*[st.integers(1, 3)] * 3))
     sampled = draw(st.booleans()) and tubelet[0] == 1
     pools = [None, *POOLS]
+    with_rel_pos = draw(st.booleans()) and variant != "factorised_dot_product"
     return ViViTConfig(
         variant=variant,
         num_classes=draw(st.one_of(st.integers(0, 4), st.just({"noun": 3, "verb": 2}))),
@@ -70,10 +71,10 @@ def configs(draw):
         last_norm=draw(st.sampled_from(["before_pool", "after_pool", "none"])),
         last_norm_eps=draw(st.sampled_from([None, 1e-3])),
         class_token=draw(st.sampled_from([None, True])),
-        attn_softcap=draw(st.sampled_from([None, 5.0])),
+        attn_softcap=None if with_rel_pos else draw(st.sampled_from([None, 5.0])),
         attn_pool=draw(st.sampled_from([None, {"depth": 1, "num_heads": 3, "inner_dim": 6, "mlp_ratio": None}])),
         rope=draw(st.none() | ropes),
-        rel_pos=draw(st.booleans()) and variant != "factorised_dot_product",
+        rel_pos=with_rel_pos,
     )
 
 

@@ -120,6 +120,7 @@ def test_configurations_of_options_survive_json_and_dictionaries():
         ({"last_norm": "first"}, "last_norm 'first' is unknown; choose from before_pool, after_pool, none"),
         ({"global_pool": "token", "class_token": False}, "global_pool 'token' needs a class token"),
         ({"share_class_token": True, "class_token": False}, "share_class_token needs a class token"),
+        ({"rel_pos": True, "attn_softcap": 5.0}, "rel_pos and attn_softcap exclude each other"),
         ({"attn_softcap": 0}, "attn_softcap 0 is not positive"),
         ({"gated": 1}, "gated is True or False, got 1"),
     ],

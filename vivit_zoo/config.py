@@ -268,6 +268,10 @@ class ViViTConfig:
             self.global_pool != "token" or self.class_token is not False,
             "global_pool 'token' needs a class token; use class_token=True or another global_pool",
         )
+        _check(
+            not (self.rel_pos and self.attn_softcap),
+            "rel_pos and attn_softcap exclude each other: attention with relative positions has no cap",
+        )
         _check(not self.share_class_token or self.class_token is not False, "share_class_token needs a class token")
 
         for name, heads in {"num_heads": self.num_heads, "temporal_num_heads": self.temporal_num_heads}.items():
