@@ -158,6 +158,8 @@ def test_what_is_not_as_transformers_makes_it(tmp_path):
     write(config | {"model_type": "swin"})
     with pytest.raises(WeightsError, match="model_type 'swin'"):
         config_for_image(tmp_path)
+    with pytest.raises(WeightsError, match="its model_type is swin, those of transformers read are vit, deit"):
+        config_for_image(transformers.SwinModel(transformers.SwinConfig(embed_dim=8, depths=[1], num_heads=[1])))
     write(state={name: tensor for name, tensor in state.items() if "patch_embeddings" not in name})
     with pytest.raises(WeightsError, match=r"has 0 patch embeddings; it holds embeddings\.cls_token"):
         config_for_image(tmp_path)

@@ -29,6 +29,7 @@ FAMILIES = {
     "augreg": {},
     "deit3": {"no_embed_class": True, "init_values": 1e-6},
     "mae_without_qkv_bias": {"qkv_bias": False},
+    "silu": {"act_layer": "silu"},
     "gelu_tanh": {"act_layer": partial(nn.GELU, approximate="tanh")},
     "dinov2": {"init_values": 1e-5},
     "dinov2_registers": {"init_values": 1e-5, "reg_tokens": 4, "no_embed_class": True},
@@ -115,7 +116,7 @@ def test_distances_of_mistakes():
     [
         ({"block_fn": ParallelThingsBlock}, "ParallelThingsBlock is none of Block, EvaBlock"),
         ({"mlp_layer": SwiGLU}, "its SwiGLU has the activation GELU"),
-        ({"act_layer": "silu"}, "its Mlp has the activation SiLU"),
+        ({"act_layer": "relu"}, "its Mlp has the activation ReLU"),
         ({"embed_layer": type("OwnPatches", (PatchEmbed,), {"forward": None})}, "OwnPatches has its own forward"),
         ({"depth": 0}, "it has no blocks"),
     ],

@@ -164,7 +164,9 @@ def test_torchvision(heads, tmp_path):
         image.heads = nn.Identity()
         torch.testing.assert_close(features, image(still), rtol=1e-5, atol=1e-5)
     assert set(report.left) == {"heads.head.weight", "heads.head.bias"}
-    assert "pixels of mean 0.485/0.456/0.406" in str(init_from_image(ViViT(config), image))
+    text = str(init_from_image(ViViT(config), image))
+    assert "pixels of mean 0.485/0.456/0.406" in text
+    assert "blocks.{0-1}.norm1.weight: encoder.layers.encoder_layer_{0-1}.ln_1.weight" in text
 
 
 def test_weights_of_torchvision_by_name(tmp_path, monkeypatch):
@@ -181,7 +183,7 @@ def test_weights_of_torchvision_by_name(tmp_path, monkeypatch):
     assert "module.heads.head.weight" in report.left
 
 
-def test_a_convolutional_stem_of_torchvision_is_refused():
+def test_torchvision_models_that_compute_something_else_are_refused():
     stem = [torchvision.models.vision_transformer.ConvStemConfig(48, 3, 8)]
     image = torchvision.models.VisionTransformer(32, 8, 2, 4, 48, 96, conv_stem_configs=stem)
     with pytest.raises(WeightsError, match="its patches come out of a convolutional stem"):
@@ -189,6 +191,10 @@ def test_a_convolutional_stem_of_torchvision_is_refused():
     image = torchvision.models.VisionTransformer(32, 8, 2, 4, 48, 96)
     image.encoder.layers[1].num_heads = 2
     with pytest.raises(WeightsError, match="its blocks differ in their heads"):
+        config_for_image(image)
+    image = torchvision.models.VisionTransformer(32, 8, 2, 4, 48, 96)
+    image.encoder.layers[1].mlp[1] = nn.SiLU()
+    with pytest.raises(WeightsError, match="its MLPs have the activations GELU, SiLU"):
         config_for_image(image)
 
 
@@ -305,6 +311,30 @@ def test_pools_that_vivit_does_not_have_are_noted(pool):
     assert any("pools by the mean of average and maximum" in note for note in report.notes) == bool(pool)
 
 
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({"global_pool": "map"}, "its attention pooling leaves out class token and registers"),
+        (
+            {"global_pool": "max", "fc_norm": False, "pool_include_prefix": True},
+            "it takes the maximum with class token",
+        ),
+        ({"global_pool": "map", "pool_include_prefix": True}, ""),
+        ({"global_pool": "map", "class_token": False}, ""),
+    ],
+)
+def test_pools_over_other_tokens_are_noted(options, note):
+    image = image_model(**options).eval()
+    model = ViViT(config_for_image(image, num_frames=1, num_classes=0)).eval()
+    report = init_from_image(model, image, mean=(0.5,) * 3, std=(0.5,) * 3)
+    still = torch.randn(2, 3, 16, 32)
+    with torch.no_grad():
+        theirs = image.forward_head(image.forward_features(still), pre_logits=True)
+        equal = torch.allclose(model(still[:, :, None]), theirs, rtol=1e-5, atol=1e-5)
+    assert equal == (not note)
+    assert [line.startswith(note) for line in report.notes] == [True] * bool(note)
+
+
 def test_misspelt_names_have_near_ones():
     for name, near in [
         ("vit_base_patch16_225", "vit_base_patch16_224"),
@@ -313,6 +343,8 @@ def test_misspelt_names_have_near_ones():
     ]:
         with pytest.raises(WeightsError, match=f"timm cannot load '{name}'.*did you mean .*{near}"):
             config_for_image(name)
+    with pytest.raises(WeightsError, match=r"pass torchvision.models.vit_b_16\(weights='DEFAULT'\)"):
+        config_for_image("vit_b_16")
 
 
 def test_a_folder_a_path_and_a_name_give_one_configuration(tmp_path):

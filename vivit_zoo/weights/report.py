@@ -143,8 +143,12 @@ def _fold_numbers(lines: Iterable[str]) -> list[str]:
     """Lines that differ in the number of a block alone, as one: `blocks.0.norm1` ... -> `blocks.{0-11}.norm1`."""
     numbers: dict[str, list[int]] = {}
     for line in lines:
-        found = re.search(r"(?:blocks\.|layers?\.|encoderblock_)(\d+)", line)
-        key = line if found is None else re.sub(rf"(blocks\.|layers?\.|encoderblock_){found[1]}\b", r"\1{}", line)
+        found = re.search(r"(?:blocks\.|layers?\.|encoderblock_|encoder_layer_)(\d+)", line)
+        key = (
+            line
+            if found is None
+            else re.sub(rf"(blocks\.|layers?\.|encoderblock_|encoder_layer_){found[1]}\b", r"\1{}", line)
+        )
         numbers.setdefault(key, []).extend([] if found is None else [int(found[1])])
     return [
         key.replace("{}", f"{{{min(found)}-{max(found)}}}" if len(found) > 1 else str(found[0])) if found else key

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.files import Found, find, local_path, read_pickle, read_tensors
+from vivit_zoo.weights.hugging_face import FAMILIES as IMAGE_FAMILIES
 from vivit_zoo.weights.hugging_face import family, read_hugging_face, read_pixels
 from vivit_zoo.weights.image import image_checkpoint
 from vivit_zoo.weights.load import read_found
@@ -96,4 +97,12 @@ def _read_module(module: nn.Module) -> Checkpoint:
                 config.to_dict(), {name: tensor.detach().float() for name, tensor in state.items()}, source
             )
         )
-    return image_checkpoint(read_torchvision(module, source) if is_torchvision(module) else read_timm(module, source))
+    if is_torchvision(module):
+        return image_checkpoint(read_torchvision(module, source))
+    try:
+        return image_checkpoint(read_timm(module, source))
+    except WeightsError as error:
+        if isinstance(kind := getattr(config, "model_type", None), str):
+            known = ", ".join(IMAGE_FAMILIES)
+            raise WeightsError(f"{error}; its model_type is {kind}, those of transformers read are {known}") from error
+        raise

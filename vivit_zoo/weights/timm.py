@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vivit_zoo.config import RotaryConfig
 from vivit_zoo.weights.folds import ImageModel, Pixels, rename
 from vivit_zoo.weights.report import WeightsError
+from vivit_zoo.weights.torchvision import build_torchvision
 
 __all__ = ["build_timm", "load_timm", "read_timm"]
 
@@ -46,7 +47,7 @@ PATCHES, BLOCKS, NORMS = (
     ("LayerNorm", "RmsNorm", "Identity"),
 )
 ATTENTION, MLPS = ("Attention", "EvaAttention", "AttentionRope", "RelPosAttention"), ("Mlp", "GluMlp", "SwiGLU")
-ACTS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+ACTS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu"}
 ROTARY = {"RotaryEmbeddingCat": "index", "RotaryEmbeddingDinoV3": "centred", "RotaryEmbeddingMixed": "learned"}
 # Mode, whether corners are aligned, whether it is antialiased.
 FILTERS: dict[tuple[Any, ...], str] = {
@@ -92,6 +93,8 @@ def build_timm(name: str, **options: Any) -> nn.Module:
 def _near(name: str) -> str:
     """A hint at names that are spelt nearly like one that timm does not know."""
     name = name.removeprefix("hf-hub:").removeprefix("timm/")
+    if build_torchvision(name) is not None:
+        return f"; it is torchvision's name: pass torchvision.models.{name}(weights='DEFAULT')"
     known = timm.list_models(pretrained="." in name)
     if ":" in name or name in known:
         return ""
@@ -132,7 +135,24 @@ def read_timm(model: nn.Module, source: str) -> ImageModel:
         )
     if known.global_pool in POOLS and not ("cls_token" in tensors and known.global_pool == ""):
         image.notes.append(f"{POOLS[known.global_pool]}; global_pool is {image.facts['global_pool']!r}")
+    if note := _other_tokens(known):
+        image.notes.append(note)
     return image
+
+
+def _other_tokens(model: Any) -> str:
+    """A note where a model pools other tokens than ViViT does under the same name; "" where it does not.
+
+    Attention and maximum are the cases: over all tokens and over the places in ViViT, either way in timm.
+    """
+    with_extra = getattr(model, "pool_include_prefix", None)  # None: the class does not have the choice
+    if not getattr(model, "num_prefix_tokens", 0):
+        return ""
+    if model.global_pool == "map" and with_extra is False:
+        return "its attention pooling leaves out class token and registers, ViViT's takes them too"
+    if model.global_pool == "max" and with_extra:
+        return "it takes the maximum with class token and registers, ViViT over the places alone"
+    return ""
 
 
 def _relative_positions(model: nn.Module) -> dict[str, tuple[Tensor, tuple[str, ...]]]:

@@ -56,6 +56,9 @@ def read_torchvision(model: nn.Module, source: str) -> ImageModel:
     different = {(block.num_heads, block.ln_1.eps, block.ln_2.eps) for block in blocks}
     if len(different) != 1:
         raise WeightsError(f"{source} cannot start a ViViT: its blocks differ in their heads or in the norms' eps")
+    acts = {type(block.mlp[1]).__name__ for block in blocks}
+    if acts != {"GELU"}:
+        raise WeightsError(f"{source} cannot start a ViViT: its MLPs have the activations {', '.join(sorted(acts))}")
     state = {name: tensor.detach().float() for name, tensor in model.state_dict().items()}
     left = {name: "the image model's head" for name in state if name.startswith("heads.")}
     origin = rename((name for name in state if name not in left), RENAMES, source)
