@@ -156,6 +156,12 @@ def test_names_that_a_list_cannot_hold(tmp_path, capsys, name):
     assert not (tmp_path / "clean.csv").exists()
 
 
+def test_the_folder_of_the_list_must_be_there(tmp_path, capsys):
+    root = write_set(tmp_path / "set", 1, frames=8)
+    assert check(root, "--fix", tmp_path / "gone/clean.csv") == 2
+    assert "gone/clean.csv: there is no such folder to write it to" in capsys.readouterr().err
+
+
 def test_a_number_of_thousands_of_digits_is_told_in_short(tmp_path, capsys):
     root = write_set(tmp_path / "set", 1, frames=8)
     source = write(tmp_path / "list.csv", f"path,label\nwalk/walk_0.mp4,{'9' * 5000}\nrun/run_0.mp4,0\n")

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.datasets.test_shards import write_shard
 from tests.footage import HEIGHT, WIDTH, number_of, numbered, numbers_of, write_video
+from vivit_zoo.datasets import read_catalogue
 from vivit_zoo.datasets.formats import hugging_face
 from vivit_zoo.datasets.shards import read_samples
 from vivit_zoo.datasets.sources import FrameFolder, VideoFile
@@ -212,3 +213,13 @@ def test_broken_rows_and_members_are_named(clip, tmp_path):
     write_shard(place.shard, {"x.txt": b"0", "x.mp4": bytes(place.size)})
     with pytest.raises(VideoError, match=r"0\.tar::x\.mp4: not a video, or its beginning is damaged"):
         place.open()
+
+
+def test_paths_in_a_table_that_are_none_or_stand_there_twice():
+    Dataset = pytest.importorskip("datasets").Dataset
+    for path, message in ((None, "is empty"), ("", "is empty"), (3, "holds 3, which is no path")):
+        listing = hugging_face(Dataset.from_dict({"path": [path], "label": [0]}))
+        with pytest.raises(VideoError, match=f"row 0.*: its column 'path' {message}"):
+            listing.samples[0].video.open()
+    with pytest.raises(ValueError, match=r"row 0 has several labels: 0 \(row 0\), 1 \(row 2\)"):
+        read_catalogue(Dataset.from_dict({"path": ["a.mp4", "b.mp4", "./a.mp4"], "label": [0, 1, 1]}))

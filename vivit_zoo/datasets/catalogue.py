@@ -12,7 +12,7 @@ from vivit_zoo.datasets.labels import Classes, Label, Numbered, Task, check_task
 from vivit_zoo.datasets.listing import Listing
 from vivit_zoo.datasets.rows import Problem, RowsError
 from vivit_zoo.datasets.shards import is_shards
-from vivit_zoo.datasets.sources import FrameFolder, Place, VideoFile
+from vivit_zoo.datasets.sources import FrameFolder, Place, TableRow, VideoFile
 
 __all__ = ["Catalogue", "Entry", "read_catalogue"]
 
@@ -260,6 +260,8 @@ def _identity(video: Place) -> Any:
         return _normal(video.path), video.start, video.stop
     if isinstance(video, FrameFolder):
         return _normal(video.folder), video.first, video.count
+    if isinstance(video, TableRow) and video.path:
+        return _normal(Path(video.path))
     return video.name
 
 

@@ -189,6 +189,8 @@ def check_fix(catalogue: Catalogue, out: Path, source: str | os.PathLike[str]) -
         raise ValueError(f"{out} must end in {catalogue.suffix or 'no suffix'!r}, as its form is recognised by that")
     if out.exists():
         raise ValueError(f"{out} is there already; give another name, or remove it")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: there is no such folder to write it to")
     if catalogue.footer and out.resolve().parent != Path(source).resolve().parent:
         raise ValueError(f"{out} must be beside {source}, as the names of the classes are")
     for entry, row in zip(catalogue.entries, catalogue.rows, strict=True):

@@ -215,7 +215,12 @@ def hugging_face(data: Any, video_key: str = "") -> Listing:
         )
     if kinds[video] == "Video":  # as bytes and paths: we decode them ourselves
         data = data.cast_column(video, type(features[video])(decode=False))
-    samples = [Sample(TableRow(data, row, video), value, f"row {row}") for row, value in enumerate(data[label])]
+    texts = getattr(features[video], "dtype", "") in ("string", "large_string")
+    paths = data[video] if texts else [None] * len(data)
+    samples = [
+        Sample(TableRow(data, row, video, path), value, f"row {row}")
+        for row, (path, value) in enumerate(zip(paths, data[label], strict=True))
+    ]
     return Listing(samples, classes=_names_classes(features[label]))
 
 

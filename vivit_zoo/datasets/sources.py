@@ -324,11 +324,15 @@ class TarMember:
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """A row of a Hugging Face `datasets.Dataset` whose column gives paths, or paths and bytes."""
+    """A row of a Hugging Face `datasets.Dataset` whose column gives paths, or paths and bytes.
+
+    `path` is what stands there, where that is known without reading bytes.
+    """
 
     table: Any = field(repr=False)
     row: int
     column: str
+    path: str | None = None
 
     @property
     def name(self) -> str:
@@ -340,8 +344,10 @@ class TableRow:
         name = f"{self.name} ({path})" if path else self.name
         if data is not None:
             return VideoReader(data, name=name, **options)
-        if path is None:
+        if path is None or path == "":
             raise VideoError(f"{name}: its column {self.column!r} is empty")
+        if not isinstance(path, str | bytes):
+            raise VideoError(f"{name}: its column {self.column!r} holds {path!r}, which is no path")
         return VideoReader(path, **options)
 
     def exists(self) -> bool:
