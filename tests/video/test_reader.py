@@ -215,6 +215,14 @@ def test_text_files_are_no_pictures_of_a_terminal(tmp_path):
         VideoReader(path)
 
 
+def test_text_files_that_name_videos_are_no_videos(tmp_path):
+    write_video(tmp_path / "secret.mp4")
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    with pytest.raises(VideoError, match=r"a\.mp4: .*a text file, not a video"):
+        VideoReader(tmp_path / "a.mp4")
+
+
+
 def test_undecodable_frames_are_refused_and_the_others_read(tmp_path):
     path = write_video(tmp_path / "video.mp4", codec="mjpeg", pixels="yuvj420p")
     damage(path, 20, 22)

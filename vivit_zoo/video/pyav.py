@@ -223,7 +223,8 @@ def _open(source: VideoSource, threads: int) -> tuple[Any, Any]:
         container = av.open(source.from_start(), metadata_errors="replace")
     except (OSError, av.error.FFmpegError) as error:
         raise VideoError(f"{source.name}: {source.why_unreadable()} ({error.strerror or error})") from error
-    if container.format.name == "tty":  # FFmpeg plays text files as the pictures of a terminal
+    # FFmpeg plays text files as the pictures of a terminal, or as lists of other files.
+    if container.format.name in ("tty", "concat"):
         container.close()
         raise VideoError(f"{source.name}: {source.why_unreadable()}")
     cover = av.stream.Disposition.attached_pic
