@@ -222,7 +222,6 @@ def test_text_files_that_name_videos_are_no_videos(tmp_path):
         VideoReader(tmp_path / "a.mp4")
 
 
-
 def test_undecodable_frames_are_refused_and_the_others_read(tmp_path):
     path = write_video(tmp_path / "video.mp4", codec="mjpeg", pixels="yuvj420p")
     damage(path, 20, 22)
