@@ -137,7 +137,7 @@ def read_class_list(file: Path) -> list[str]:
         raise ValueError(f"{file}: the list of classes is empty")
     if re.sub(r"\s", "", lines[0].lower()) in _HEADERS:
         raise ValueError(f"{file}, line 1: {lines[0]!r} looks like a header; remove it, or it would be class 0")
-    if lines[0][0] in "[{":
+    if lines[0].startswith(("[", "{")):
         raise ValueError(f"{file}, line 1: {_short(lines[0])} looks like JSON; write one name a line")
     for verb, pattern in (
         ("begins", r"(?P<number>\d+)[\s,;:.]+(?P<name>\S.*)"),
