@@ -20,7 +20,7 @@ CORE = ["attention", "mlp", "blocks", "positions", "tokens", "pooling", "encoder
 MAY_IMPORT = {
     "attention": set(),
     "mlp": set(),
-    "blocks": {"attention", "mlp"},
+    "blocks": {"attention", "mlp", "tokens"},
     "positions": set(),
     "tokens": {"positions"},
     "pooling": {"attention", "blocks", "mlp"},

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vivit_zoo.attention import Attend, Attention, attend, attend_over_time
 from vivit_zoo.mlp import Mlp, Norm, gelu_tanh, layer_norm
+from vivit_zoo.tokens import average
 
 __all__ = ["Block", "DropPath", "FactorisedBlock", "Order"]
 
@@ -42,6 +43,8 @@ class DropPath(nn.Module):
 
 class Block(nn.Module):
     """Pre-norm transformer block, x + attn(norm1(x)), then x + mlp(norm2(x)): (..., n, d) -> (..., n, d).
+
+    Its call takes the tokens and, optionally, a mask (..., n) for the attention strategy.
 
     Args:
         dim: width d of the tokens.
@@ -103,8 +106,8 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, round(dim * mlp_ratio), act=act, gated=gated, inner_norm=inner_norm, drop=drop)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), mask))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -112,7 +115,8 @@ class FactorisedBlock(Block):
     """Model 3's block, attention over space, then over time, then the MLP: (b, t, n, d) -> (b, t, n, d).
 
     Paper section 3.3, Equations 4 to 6. `attn` and `norm1` are the spatial attention's, so that an image model's block
-    maps onto this one by name; `attn_time` and `norm_time` are what Model 3 adds.
+    maps onto this one by name; `attn_time` and `norm_time` are what Model 3 adds. A mask (b, t, n) is of whole frames,
+    so it holds over time alone.
 
     Args:
         dim, num_heads, **options: as in `Block`.
@@ -147,18 +151,20 @@ class FactorisedBlock(Block):
         over_time = partial(attend_over_time, attend=attend)
         self.attn_time = self._attention(attend=over_time, rope=rope_time() if rope_time else None)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         for branch in (self._space, self._time) if self.order == "space_time" else (self._time, self._space):
-            x = x + self.drop_path(branch(x))
+            x = x + self.drop_path(branch(x, mask))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
-    def _space(self, x: Tensor) -> Tensor:
+    def _space(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = self.attn(self.norm1(x))
-        if not self.clip_tokens:
+        if not (n := self.clip_tokens):
             return x
-        of_clip, of_frames = x[..., : self.clip_tokens, :], x[..., self.clip_tokens :, :]
-        return torch.cat([of_clip.mean(dim=-3, keepdim=True).expand_as(of_clip), of_frames], dim=-2)
+        of_clip, of_frames = x[..., :n, :], x[..., n:, :]
+        mean = average(of_clip.transpose(1, 2), mask if mask is None else mask.mT[:, :n])
+        return torch.cat([mean[:, None].expand_as(of_clip), of_frames], dim=-2)
 
-    def _time(self, x: Tensor) -> Tensor:
-        x = self.attn_time(self.norm_time(x[..., self.clip_tokens :, :]))
-        return F.pad(x, (0, 0, self.clip_tokens, 0)) if self.clip_tokens else x
+    def _time(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        n = self.clip_tokens
+        x = self.attn_time(self.norm_time(x[..., n:, :]), mask if mask is None else mask[..., n:])
+        return F.pad(x, (0, 0, n, 0)) if n else x

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, TypedDict, Unpack, cast
 
 import torch
-from einops import rearrange
-from einops.layers.torch import Reduce
+import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,7 +19,7 @@ from vivit_zoo.blocks import Block, FactorisedBlock, Order
 from vivit_zoo.mlp import Norm, gelu_tanh, layer_norm
 from vivit_zoo.pooling import AttentionPool
 from vivit_zoo.positions import PosEmbed
-from vivit_zoo.tokens import ClassToken, RegisterTokens
+from vivit_zoo.tokens import ClassToken, RegisterTokens, average
 
 __all__ = [
     "ENCODERS",
@@ -69,7 +69,9 @@ class EncoderOptions(TypedDict, total=False):
 class Encoder(nn.Module):
     """Positions, class token, blocks, norm and pooling over a grid of tokens: (..., *grid, d) -> (..., d).
 
-    It runs over one axis and treats the axes before it as batch. Model 2 consists of two of these.
+    It runs over one axis and treats the axes before it as batch. Model 2 consists of two of these. Its methods take an
+    optional mask, True for the tokens that are there, (..., n) or what the subclass documents; those that are not there
+    change nothing in the result.
 
     Args:
         *grid: number of places along each axis that is pooled at the end.
@@ -127,7 +129,7 @@ class Encoder(nn.Module):
             class_token = global_pool == "token"
         if global_pool == "token" and not class_token:
             raise ValueError("global_pool 'token' needs a class token; use class_token=True or another global_pool")
-        self.global_pool, self.last_norm = global_pool, last_norm
+        self.grid, self.global_pool, self.last_norm = grid, global_pool, last_norm
         self.grad_checkpointing = False
         self.pos_embed = pos_embed(*grid, dim=dim)
         self.pos_drop = nn.Dropout(drop)
@@ -148,13 +150,17 @@ class Encoder(nn.Module):
         make_pool = attn_pool or partial(AttentionPool, num_heads=num_heads)
         self.attn_pool = make_pool(dim, norm=norm, act=act) if global_pool == "attention" else nn.Identity()
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The tokens after the blocks, not pooled: (..., n, d) -> (..., prefix + n, d).
 
         A class token comes first, then registers, then the grid. The last norm is applied unless it stands after the
         pooling.
         """
-        return self.run_blocks(self.cls_token(self.reg_tokens(self.add_positions(x))))
+        return self.run_blocks(self.cls_token(self.reg_tokens(self.add_positions(x))), mask)
+
+    def token_mask(self, mask: Tensor) -> Tensor:
+        """The mask with that of class token and registers, which are always there: (..., n) -> (..., prefix + n)."""
+        return F.pad(mask, (self.num_prefix_tokens, 0), value=True)
 
     def split_prefix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Class token and registers, and the grid: (..., prefix + n, d) -> (..., prefix, d), (..., *grid, d)."""
@@ -163,24 +169,28 @@ class Encoder(nn.Module):
     def add_positions(self, x: Tensor) -> Tensor:
         return self.pos_drop(self.pos_embed(x))
 
-    def run_blocks(self, x: Tensor) -> Tensor:
+    def run_blocks(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Norms and blocks: (..., prefix + n, d) -> same, mask (..., n)."""
         x = self.norm_pre(x)
+        inputs = () if mask is None else (self.token_mask(mask),)  # a block of your own need not know masks
         for block in self.blocks:
             if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, *inputs, use_reentrant=False)
             else:
-                x = block(x)
+                x = block(x, *inputs)
         return self.norm(x) if self.last_norm == "before_pool" else x
 
-    def pool(self, x: Tensor) -> Tensor:
-        """(..., prefix + n, d) -> (..., d), and the last norm where it stands after the pooling."""
+    def pool(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(..., prefix + n, d) -> (..., d), and the last norm where it stands after the pooling; mask (..., n)."""
+        if mask is not None:
+            mask = self.pooled_tokens(self.token_mask(mask)[..., None]).squeeze(-1)
         x = self.pooled_tokens(x)
         if self.global_pool == "attention":
-            x = self.attn_pool(x)
+            x = self.attn_pool(x) if mask is None else self.attn_pool(x, mask)
         elif self.global_pool == "max":
-            x = x.amax(dim=-2)
+            x = (x if mask is None else x.masked_fill(~mask[..., None], -torch.inf)).amax(dim=-2)
         else:
-            x = x.mean(dim=-2)
+            x = average(x, mask)
         return self.norm(x) if self.last_norm == "after_pool" else x
 
     def pooled_tokens(self, x: Tensor) -> Tensor:
@@ -189,12 +199,15 @@ class Encoder(nn.Module):
             return x[..., :1, :]
         return x[..., self.num_prefix_tokens :, :] if self.global_pool in ("avg", "max") else x
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.forward_features(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.pool(self.forward_features(x, mask), mask)
 
 
 class Joint(Encoder):
-    """Model 1, spatio-temporal attention: all tokens of the video are one sequence. (b, t, n, d) -> (b, d)."""
+    """Model 1, spatio-temporal attention: all tokens of the video are one sequence. (b, t, n, d) -> (b, d).
+
+    A mask is (b, t).
+    """
 
     def __init__(
         self,
@@ -210,20 +223,24 @@ class Joint(Encoder):
         if rel_pos := options.get("rel_pos"):
             options["rel_pos"] = partial(rel_pos, flat=True)
         super().__init__(t, n, dim=dim, depth=depth, num_heads=num_heads, **options)
-        self.num_frames = t
 
     def split_prefix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         prefix, places = super().split_prefix(x)
-        return prefix, rearrange(places, "b (t n) d -> b t n d", t=self.num_frames)
+        return prefix, rearrange(places, "b (t n) d -> b t n d", t=self.grid[0])
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(b, t, n, d) -> (b, prefix + t·n, d), with the class token and the registers first."""
         x = rearrange(self.add_positions(x), "b t n d -> b (t n) d")
-        return self.run_blocks(self.cls_token(self.reg_tokens(x)))
+        return self.run_blocks(self.cls_token(self.reg_tokens(x)), mask)
+
+    def token_mask(self, mask: Tensor) -> Tensor:
+        return super().token_mask(repeat(mask, "b t -> b (t n)", n=self.grid[1]))
 
 
 class FactorisedEncoder(nn.Module):
     """Model 2: a spatial encoder for each frame, pooled, then a temporal one over the frames. (b, t, n, d) -> (b, d).
+
+    A mask is (b, t).
 
     Args:
         t, n, dim, depth, num_heads, **options: see `Encoder`; `depth` is the spatial encoder's. Both encoders pool
@@ -269,25 +286,28 @@ class FactorisedEncoder(nn.Module):
         options["pos_embed"] = partial(options.get("pos_embed", PosEmbed), frame=None)  # time has no rows and columns
         if temporal_mlp_ratio is not None:
             options["mlp_ratio"] = temporal_mlp_ratio
-        self.temporal: Encoder | Reduce = (
+        self.temporal = (
             Encoder(t, dim=dim, depth=temporal_depth, num_heads=temporal_num_heads or num_heads, **options)
             if temporal_depth
-            else Reduce("b t d -> b d", "mean")
+            else None
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.temporal_per_place and isinstance(self.temporal, Encoder)):
-            return self.temporal(self.spatial(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.temporal is None:
+            return average(self.spatial(x), mask)
+        if not self.temporal_per_place:
+            return self.temporal(self.spatial(x), mask)
         x = self.spatial.forward_features(x)[..., self.spatial.num_prefix_tokens :, :]
-        x = self.temporal.forward_features(rearrange(x, "b t n d -> b n t d"))
-        return self.temporal.pool(rearrange(x, "b n t d -> b (t n) d"))
+        x = self.temporal.forward_features(rearrange(x, "b t n d -> b n t d"), mask if mask is None else mask[:, None])
+        mask = mask if mask is None else repeat(mask, "b t -> b (t n)", n=x.shape[1])
+        return self.temporal.pool(rearrange(x, "b n t d -> b (t n) d"), mask)
 
 
 class GridEncoder(Encoder):
     """An encoder whose blocks map the whole grid to itself: (b, t, n, d) -> (b, d).
 
     Class token and registers are more places of each frame, first on the axis n. Pools over t and n, by default "avg";
-    "token" is the mean over the frames of their class tokens.
+    "token" is the mean over the frames of their class tokens. A mask is (b, t).
     """
 
     def __init__(
@@ -303,6 +323,9 @@ class GridEncoder(Encoder):
     ) -> None:
         options.setdefault("global_pool", "avg")
         super().__init__(t, n, dim=dim, depth=depth, num_heads=num_heads, block=block, **options)
+
+    def token_mask(self, mask: Tensor) -> Tensor:
+        return repeat(mask, "b t -> b t n", n=self.num_prefix_tokens + self.grid[1])
 
     def pooled_tokens(self, x: Tensor) -> Tensor:
         return rearrange(super().pooled_tokens(x), "b t n d -> b (t n) d")

@@ -58,11 +58,11 @@ def _is_plain(mlp: Mlp) -> bool:
     return mlp.act is gelu_tanh and not mlp.gated and isinstance(mlp.inner_norm, nn.Identity)
 
 
-def attend_contiguous(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def attend_contiguous(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, mask: Tensor | None = None) -> Tensor:
     """`attend` on contiguous copies of long sequences on a CPU: (..., h, n, d) -> (..., h, n, d)."""
     if q.device.type == "cpu" and k.shape[-2] > LONG:
         q, k, v = (x.contiguous() for x in (q, k, v))
-    return attend(q, k, v, dropout)
+    return attend(q, k, v, dropout, mask)
 
 
 class FusedMlp(Mlp):

@@ -7,6 +7,8 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from vivit_zoo.attention import attend, attend_softcapped
@@ -15,7 +17,7 @@ from vivit_zoo.encoders import ENCODERS, Encoder, EncoderOptions
 from vivit_zoo.mlp import ACTS, Norm
 from vivit_zoo.pooling import AttentionPool
 from vivit_zoo.positions import RelativePositionBias, RotaryEmbed
-from vivit_zoo.tokens import SampleFrames, TubeletEmbed
+from vivit_zoo.tokens import SampleFrames, TubeletEmbed, hold_frames, tubelet_mask
 
 if TYPE_CHECKING:
     from vivit_zoo.weights.processing import Processing
@@ -41,7 +43,7 @@ class ViViT(nn.Module):
             `depth`, `num_heads` (see also `encoders.EncoderOptions`).
 
     Raises:
-        ValueError, TypeError: in forward, on a video that does not fit the configuration.
+        ValueError, TypeError: in forward, on a video or mask that does not fit the configuration.
     """
 
     # In the order of the logits, for several heads by head; None if unknown.
@@ -69,10 +71,17 @@ class ViViT(nn.Module):
             self.pre_logits = nn.Identity()
         self.reset_classifier(config.num_classes)
 
-    def forward_features(self, video: Tensor) -> Tensor:
+    def forward_features(self, video: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the encoder's pooled output: (b, c, T, H, W) -> (b, d). `forward_intermediates` returns tokens."""
         self._check_video(video)
-        return self.encoder(self.tubelet_embed(self.sample_frames(video)))
+        if mask is None or self._is_full(video, mask):
+            return self.encoder(self.tubelet_embed(self.sample_frames(video)))
+        # A tubelet or sample that holds both kinds of frames is there; in it, absent frames repeat the one before them.
+        video = hold_frames(video, mask)
+        mask = rearrange(self.sample_frames(rearrange(mask, "b t -> b 1 t 1 1")), "b 1 t 1 1 -> b t")
+        mask = mask | ~mask.any(dim=1, keepdim=True)  # only absent frames were sampled: all repeat one that is there
+        mask = tubelet_mask(mask, self.config.tubelet_size[0])
+        return self.encoder(self.tubelet_embed(self.sample_frames(video)), mask=mask)
 
     def forward_intermediates(
         self,
@@ -83,6 +92,7 @@ class ViViT(nn.Module):
         stop_early: bool = False,
         output_fmt: str = "BTHWC",
         intermediates_only: bool = False,
+        mask: Tensor | None = None,
     ) -> Any:
         """Features and the tokens after chosen blocks: (b, c, T, H, W) -> (b, d), [(b, t, h, w, d), ...].
 
@@ -98,6 +108,7 @@ class ViViT(nn.Module):
             stop_early: whether the model stops after the last of these blocks; with `intermediates_only`.
             output_fmt: "BTHWC" for (b, t, h, w, d), "BTNC" for (b, t, n, d).
             intermediates_only: whether the list alone is returned, without the pooled features.
+            mask: as for `forward`; tokens of frames that are not there are returned, too, and mean nothing.
 
         Raises:
             ValueError: on an index that is not there, an unknown `output_fmt`, or an encoder of your own that holds no
@@ -127,7 +138,7 @@ class ViViT(nn.Module):
 
             hooks.append(block.register_forward_hook(keep))
         try:
-            features = self.forward_features(video)
+            features = self.forward_features(video, mask)
         except _Stop:
             pass
         finally:
@@ -151,8 +162,15 @@ class ViViT(nn.Module):
             return {name: head(x) for name, head in self.head.items()}
         return self.head(x)
 
-    def forward(self, video: Tensor) -> Tensor | dict[str, Tensor]:
-        return self.forward_head(self.forward_features(video))
+    def forward(self, video: Tensor, mask: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Compute logits: (b, c, T, H, W) -> (b, num_classes), or a dictionary of such by head.
+
+        Args:
+            video: pixels, floating-point.
+            mask: (b, T) bool, True for frames that are there; None for all. The others, such as the padding of a short
+                video, change nothing in the result. A video needs one frame that is there.
+        """
+        return self.forward_head(self.forward_features(video, mask))
 
     def get_classifier(self) -> nn.Module:
         return self.head
@@ -282,6 +300,17 @@ class ViViT(nn.Module):
         """
         for encoder in self._encoders():
             encoder.grad_checkpointing = enable
+
+    def _is_full(self, video: Tensor, mask: Tensor) -> bool:
+        """Whether all frames are there, after checking the mask; the fused attention needs no mask then."""
+        shape = len(video), video.shape[2]
+        if mask.dtype != torch.bool or mask.shape != shape:
+            raise ValueError(f"a mask is boolean, of shape (b, T) = {shape}; got {mask.dtype}, {tuple(mask.shape)}")
+        if torch.compiler.is_compiling():  # values are unknown
+            return False
+        if not (present := mask.any(dim=1)).all():
+            raise ValueError(f"the mask leaves no frame of the videos {(~present).nonzero().flatten().tolist()}")
+        return bool(mask.all())
 
     def _check_video(self, video: Tensor) -> None:
         want = self.config.input_shape

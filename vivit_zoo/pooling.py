@@ -17,6 +17,8 @@ __all__ = ["AttentionPool"]
 class AttentionPool(nn.Module):
     """One query attends to the tokens; a norm and an MLP follow: (..., n, d) -> (..., d).
 
+    With a mask (..., n) to those tokens alone for which it is True.
+
     "Set Transformer", arXiv 1810.00825, section 3.2; CoCa, arXiv 2205.01917, section 3.2. With y = proj(attention), the
     result is y + mlp(norm(y)), or norm(y) where there is no MLP.
 
@@ -57,7 +59,7 @@ class AttentionPool(nn.Module):
             raise ValueError(f"the pooling's width {inner} is not divisible by its num_heads {num_heads}")
         self.num_heads = num_heads
         block = partial(Block, dim, num_heads, attend=attend, act=act, norm=norm, drop=drop, attn_drop=attn_drop)
-        self.blocks = nn.Sequential(*(block() for _ in range(depth)))
+        self.blocks = nn.ModuleList(block() for _ in range(depth))
         self.norm_pre = norm(dim) if pre_norm else nn.Identity()
         self.query = nn.Parameter(torch.empty(dim))
         self.q = nn.Linear(dim, inner)
@@ -71,11 +73,11 @@ class AttentionPool(nn.Module):
         for layer in (self.q, self.kv, self.proj):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        k, v = rearrange(
-            self.kv(self.norm_pre(self.blocks(x))), "... n (kv h d) -> kv ... h n d", kv=2, h=self.num_heads
-        )
-        y = attend(self._q(k).expand(*k.shape[:-2], -1, -1), k, v, 0.0)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, mask)
+        k, v = rearrange(self.kv(self.norm_pre(x)), "... n (kv h d) -> kv ... h n d", kv=2, h=self.num_heads)
+        y = attend(self._q(k).expand(*k.shape[:-2], -1, -1), k, v, 0.0, mask)
         y = self.proj(rearrange(y, "... h 1 d -> ... (h d)"))
         return self.norm(y) if self.mlp is None else y + self.mlp(self.norm(y))
 

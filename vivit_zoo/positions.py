@@ -281,8 +281,10 @@ class RelativePositionBias(Computed):
         rows = torch.cat([to_places[..., None].expand(heads, extra, n), bias], dim=1)
         return torch.cat([column[..., None].expand(heads, extra + n, extra), rows], dim=2)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, mask: Tensor | None = None) -> Tensor:
         bias = self.bias(k.shape[-2] - self.frames * len(self.index)).to(q.dtype)
+        if mask is not None:
+            bias = bias.masked_fill(~mask[..., None, None, :], -torch.inf)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
 
     def extra_repr(self) -> str:

@@ -8,12 +8,21 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vivit_zoo.positions import Computed
 
-__all__ = ["ClassToken", "RegisterTokens", "SampleFrames", "TubeletEmbed", "uniform_frame_indices"]
+__all__ = [
+    "ClassToken",
+    "RegisterTokens",
+    "SampleFrames",
+    "TubeletEmbed",
+    "average",
+    "hold_frames",
+    "tubelet_mask",
+    "uniform_frame_indices",
+]
 
 
 class TubeletEmbed(nn.Module):
@@ -91,6 +100,30 @@ class SampleFrames(Computed):
 
     def extra_repr(self) -> str:
         return f"{len(self.indices)} frames"
+
+
+def hold_frames(x: Tensor, mask: Tensor) -> Tensor:
+    """Replace frames that are not there by the last one before them that is: (b, c, T, H, W) -> same.
+
+    Args:
+        x: the video.
+        mask: (b, T) bool, True for frames that are there; at least one a video. Those before the first show the first.
+    """
+    index = torch.arange(mask.shape[1], device=mask.device).masked_fill(~mask, -1).cummax(dim=1).values
+    index = torch.where(index < 0, mask.int().argmax(dim=1, keepdim=True), index)
+    return x.gather(2, index[:, None, :, None, None].expand_as(x))
+
+
+def tubelet_mask(mask: Tensor, length: int) -> Tensor:
+    """Which tubelets of `length` frames hold a frame that is there: (b, T) bool -> (b, T / length) bool."""
+    return reduce(mask, "b (t pt) -> b t", "any", pt=length)
+
+
+def average(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of the tokens, or of those for which the mask (..., n) is True: (..., n, d) -> (..., d)."""
+    if mask is None:
+        return x.mean(dim=-2)
+    return x.masked_fill(~mask[..., None], 0.0).sum(dim=-2) / mask.sum(dim=-1, keepdim=True)
 
 
 class ClassToken(nn.Module):
