@@ -98,10 +98,10 @@ def test_views_are_averaged_as_logits_or_on_request_as_probabilities():
     each = torch.stack([mean_pixels(view) for view in video.unbind(1)])
     plain = evaluate(mean_pixels, [(video, label)])
     torch.testing.assert_close(plain.logits, each.mean(0))
-    soft = evaluate(mean_pixels, [(video, label)], softmax=True)
+    soft = evaluate(mean_pixels, [(video, label)], average="softmax")
     torch.testing.assert_close(soft.logits.softmax(1), each.softmax(-1).mean(0))
     assert not torch.allclose(soft.logits.softmax(1), plain.logits.softmax(1))
-    by_head = evaluate(heads, [(video, {"noun": label, "verb": label})], softmax=True)
+    by_head = evaluate(heads, [(video, {"noun": label, "verb": label})], average="softmax")
     torch.testing.assert_close(by_head.logits["noun"], soft.logits)
     torch.testing.assert_close(average_views(heads, video)["verb"], plain.logits.flip(1))
 

@@ -1,4 +1,4 @@
-"""Mixup and losses, against the original's numbers and against formulas written another way."""
+"""Losses and weights of classes, against the original's numbers and against formulas written another way."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivit_zoo.training.losses import cross_entropy, mixup, one_hot
+from vivit_zoo.training.losses import balanced_weights, binary_cross_entropy, cross_entropy, one_hot, squared_error
 
 
 def test_losses_of_the_original(parity):
@@ -34,60 +34,6 @@ def test_label_smoothing_is_the_papers(batch, classes, smoothing, seed):
     torch.testing.assert_close(cross_entropy(logits, label, smoothing), expected)
 
 
-@given(st.integers(1, 5), st.floats(0.05, 2), st.integers(0, 99))
-def test_mixup_mixes_pixels_and_labels_of_all_heads_alike(batch, alpha, seed):
-    torch.manual_seed(seed)
-    video = torch.rand(batch, 3, 2, 4, 5)
-    label = {"noun": torch.randint(6, (batch,)), "verb": torch.randint(4, (batch,))}
-    target = one_hot(label, {"noun": 6, "verb": 4})
-    torch.manual_seed(seed)
-    mixed, soft = mixup(video, target, alpha)
-    torch.manual_seed(seed)
-    weight = torch.distributions.Beta(alpha, alpha).sample()
-    torch.testing.assert_close(mixed, torch.lerp(video.flip(0), video, weight))
-    for head, one in soft.items():
-        torch.testing.assert_close(one, torch.lerp(target[head].flip(0), target[head], weight))
-        torch.testing.assert_close(one.sum(1), torch.ones(batch))
-
-
-def test_the_loss_of_a_mixed_batch_is_the_mixed_loss():
-    torch.manual_seed(0)
-    logits, label = torch.randn(4, 5), torch.tensor([0, 3, 2, 2])
-    _, soft = mixup(torch.zeros(4, 1, 1, 1, 1), one_hot(label, 5), 0.3)
-    weight = soft[0, 0]
-    expected = weight * cross_entropy(logits, label) + (1 - weight) * cross_entropy(logits, label.flip(0))
-    torch.testing.assert_close(cross_entropy(logits, soft), expected)
-
-
-def test_weights_follow_the_distribution():
-    torch.manual_seed(0)
-    video, target = torch.tensor([1.0, 0.0]), torch.eye(2)
-    weights = torch.stack([mixup(video, target, 0.3)[0][0] for _ in range(2000)])
-    assert weights.mean() == pytest.approx(0.5, abs=0.03)
-    assert weights.var() == pytest.approx(1 / (4 * 1.6), abs=0.01)  # ab / (a + b)^2 / (a + b + 1)
-
-
-def test_alpha_0_changes_and_draws_nothing():
-    video, target = torch.rand(2, 3), torch.eye(2)
-    state = torch.get_rng_state()
-    mixed, soft = mixup(video, target, 0)
-    assert torch.equal(mixed, video)
-    assert torch.equal(soft, target)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_what_cannot_be_mixed_is_refused():
-    video, label = torch.rand(2, 3), torch.tensor([0, 1])
-    with pytest.raises(TypeError, match=r"torch\.uint8 cannot be mixed; use `normalise`"):
-        mixup(video.byte(), one_hot(label, 2), 0.3)
-    with pytest.raises(TypeError, match=r"torch\.int64 cannot be mixed; .* `one_hot` for the labels"):
-        mixup(video, label, 0.3)
-    with pytest.raises(ValueError, match=r"alpha -1 is negative"):
-        mixup(video, one_hot(label, 2), -1)
-    with pytest.raises(ValueError, match=r"labels go from 0 to 1; 1 classes are 0 to 0"):
-        one_hot(label, 1)
-
-
 def test_heads_that_differ_are_refused():
     label = torch.tensor([0])
     with pytest.raises(ValueError, match=r"heads differ: \['a'\] and \['b'\]"):
@@ -96,3 +42,55 @@ def test_heads_that_differ_are_refused():
         cross_entropy(torch.zeros(1, 2), {"b": label})
     with pytest.raises(ValueError, match=r"heads differ: \['a'\] and one unnamed"):
         one_hot({"a": label}, 3)
+
+
+@given(st.integers(1, 6), st.integers(1, 7), st.floats(0, 0.9), st.booleans(), st.integers(0, 99))
+def test_binary_cross_entropy_is_the_formula(batch, classes, smoothing, weighted, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(batch, classes, generator=generator, dtype=torch.float64)
+    target = torch.rand(batch, classes, generator=generator, dtype=torch.float64).round(decimals=1)
+    weights = torch.rand(classes, generator=generator, dtype=torch.float64) * 3 if weighted else None
+    y, p = target + smoothing * (0.5 - target), 1 / (1 + torch.exp(-logits))
+    expected = -((1 if weights is None else weights) * y * p.log() + (1 - y) * (1 - p).log()).mean()
+    torch.testing.assert_close(binary_cross_entropy(logits, target, smoothing, weights), expected)
+
+
+@given(st.integers(1, 4), st.integers(2, 5), st.floats(0, 0.9), st.sampled_from(["hard", "soft"]), st.integers(0, 99))
+def test_weighted_losses_of_parts_add_up(parts, classes, smoothing, form, seed):
+    """Unlike torch's mean by weights, so that accumulated parts and processes make the same step."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3 * parts, classes, generator=generator, dtype=torch.float64)
+    label = torch.randint(classes, (3 * parts,), generator=generator)
+    target = label if form == "hard" else one_hot(label, classes).double()
+    weights = torch.rand(classes, generator=generator, dtype=torch.float64) + 0.1
+    whole = cross_entropy(logits, target, smoothing, weights)
+    split = [cross_entropy(x, y, smoothing, weights) for x, y in zip(logits.split(3), target.split(3), strict=True)]
+    torch.testing.assert_close(torch.stack(split).mean(), whole)
+    if not smoothing:
+        torch.testing.assert_close(whole, -(weights[label] * logits.log_softmax(1)[range(len(label)), label]).mean())
+    heads = cross_entropy({"a": logits, "b": logits}, {"a": target, "b": target}, 0.0, {"a": weights, "b": weights})
+    torch.testing.assert_close(heads, cross_entropy(logits, target, 0.0, weights))
+
+
+def test_squared_error_refuses_to_broadcast():
+    outputs = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert squared_error(outputs, torch.zeros(2, 2)) == pytest.approx(30 / 4)
+    with pytest.raises(ValueError, match=r"outputs are \(2, 2\), targets \(2,\); they must be equal"):
+        squared_error(outputs, torch.zeros(2))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
+def test_balanced_weights_are_those_of_scikit_learn(labels):
+    from sklearn.utils.class_weight import compute_class_weight
+
+    present = np.unique(labels)
+    weights = balanced_weights(labels, 6)
+    np.testing.assert_allclose(weights[present], compute_class_weight("balanced", classes=present, y=labels), rtol=1e-6)
+    assert weights[labels].mean().item() == pytest.approx(1)
+    assert weights[5] == 1  # no clip of it
+
+
+def test_balanced_weights_of_several_labels_make_up_for_the_rare_positives():
+    labels = [(0, 1), (0,), (0, 1), (), (0, 3), (0,)]
+    assert balanced_weights(labels, 4, several=True).tolist() == pytest.approx([1 / 5, 4 / 2, 1, 5 / 1])
+    assert balanced_weights([(0,), (0, 1)], 2, several=True).tolist() == [1, 1]  # a class that all clips have

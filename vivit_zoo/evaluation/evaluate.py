@@ -1,30 +1,54 @@
 """Evaluate any classifier of clips on a data set, and controls that show whether it uses time."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar, get_args, overload
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from vivit_zoo.evaluation.predictions import Average, Predictions
 from vivit_zoo.evaluation.scores import Scores
 
 __all__ = ["average_views", "evaluate", "shuffle_frames", "swap_halves"]
 
+Kind = TypeVar("Kind", bound=Predictions)
 
+
+@overload
+def evaluate(
+    model: Callable[[Tensor], Any],
+    batches: Iterable[Any],
+    device: torch.device | str = ...,
+    change: Callable[[Tensor], Tensor] | None = ...,
+    average: Average | None = ...,
+) -> Scores: ...
+@overload
+def evaluate(
+    model: Callable[[Tensor], Any],
+    batches: Iterable[Any],
+    device: torch.device | str = ...,
+    change: Callable[[Tensor], Tensor] | None = ...,
+    average: Average | None = ...,
+    *,
+    kind: type[Kind],
+) -> Kind: ...
 @torch.no_grad()
 def evaluate(
     model: Callable[[Tensor], Any],
     batches: Iterable[Any],
     device: torch.device | str = "cpu",
     change: Callable[[Tensor], Tensor] | None = None,
-    softmax: bool = False,
-) -> Scores:
+    average: Average | None = None,
+    *,
+    kind: type[Predictions] = Scores,
+) -> Predictions:
     """Run a model over batches of (video, label) or (video, label, index) and return its scores.
 
     Videos are clips (b, c, t, h, w), or views (b, v, c, t, h, w), which are averaged by `average_views`. Labels are
-    (b,), or a dictionary by head. Indices (b,) are the positions of the clips in the data set. Further elements of a
-    batch are ignored.
+    (b,), or a dictionary by head, for other kinds of scores (b, outputs). Indices (b,) are the positions of the clips
+    in the data set. Further elements of a batch are ignored.
 
     Args:
         model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of logits by head.
@@ -32,7 +56,8 @@ def evaluate(
         batches: any iterable, such as a `DataLoader`.
         device: device of the model.
         change: function applied to each batch of clips before the model, such as `shuffle_frames()`.
-        softmax: average the probabilities of the views instead of their logits.
+        average: what is averaged over views, see `average_views`; None for what `kind` averages.
+        kind: `Scores` for one class a clip, `MultiLabelScores` for several, `RegressionScores` for numbers.
 
     Raises:
         ValueError: if there are no batches, or the labels do not match the logits.
@@ -44,19 +69,20 @@ def evaluate(
 
     for video, label, *more in batches:
         video = video.to(device)
-        answers.append(_to_cpu(average_views(changed, video, softmax) if video.ndim == 6 else changed(video), float))
-        labels.append(_to_cpu(label, int))
+        several = video.ndim == 6
+        answers.append(_to_cpu(average_views(changed, video, average or kind.average) if several else changed(video)))
+        labels.append(_to_cpu(label))
         indices += more[:1]
     if not answers:
         raise ValueError("nothing to evaluate: the data set is empty")
-    return Scores(_join(answers), _join(labels), torch.cat(indices).cpu() if indices else None)
+    return kind(_join(answers), _join(labels), torch.cat(indices).cpu() if indices else None)
 
 
-def _to_cpu(x: Any, kind: type) -> Any:
+def _to_cpu(x: Any) -> Any:
     """Convert a tensor, or a dictionary of tensors, to float32 or int64 on the CPU."""
     if isinstance(x, Mapping):
-        return {head: _to_cpu(one, kind) for head, one in x.items()}
-    return x.float().cpu() if kind is float else x.long().cpu()
+        return {head: _to_cpu(one) for head, one in x.items()}
+    return x.float().cpu() if x.is_floating_point() else x.long().cpu()
 
 
 def _join(batches: list[Any]) -> Any:
@@ -68,9 +94,11 @@ def _join(batches: list[Any]) -> Any:
 
 @torch.no_grad()
 def average_views(
-    model: Callable[[Tensor], Tensor | dict[str, Tensor]], views: Tensor | Iterable[Tensor], softmax: bool = False
+    model: Callable[[Tensor], Tensor | dict[str, Tensor]],
+    views: Tensor | Iterable[Tensor],
+    average: Average = "logits",
 ) -> Any:
-    """Average the logits over the views of each video: (b, v, c, t, h, w) -> (b, classes).
+    """Average the outputs over the views of each video: (b, v, c, t, h, w) -> (b, classes).
 
     Like the original code, this averages logits and not probabilities. The views are computed one at a time.
 
@@ -78,11 +106,14 @@ def average_views(
         model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of logits by head.
             The result has the same type. Modules must be in evaluation mode.
         views: (b, v, c, t, h, w), or an iterable of v tensors (b, c, t, h, w), which may be made one at a time.
-        softmax: average probabilities instead, and return the logarithm of the mean.
+        average: "softmax" averages probabilities of one class instead, and returns the logarithm of the mean; "sigmoid"
+            those of several classes, and returns the logits of the mean.
 
     Raises:
-        ValueError: if there are no views, or a tensor does not have six axes.
+        ValueError: if there are no views, a tensor does not have six axes, or `average` is unknown.
     """
+    if average not in get_args(Average):
+        raise ValueError(f"average {average!r} is unknown; choose from {', '.join(get_args(Average))}")
     if isinstance(views, Tensor):
         if views.ndim != 6:
             raise ValueError(f"views have the axes (b, v, c, t, h, w); got shape {tuple(views.shape)}")
@@ -93,7 +124,11 @@ def average_views(
 
     def mean(of_views: list[Tensor]) -> Tensor:
         stacked = torch.stack(of_views)
-        return stacked.softmax(-1).mean(0).log() if softmax else stacked.mean(0)
+        if average == "softmax":
+            return stacked.softmax(-1).mean(0).log()
+        if average == "sigmoid":  # as sums of logarithms, so that probabilities near 0 and 1 do not round to them
+            return F.logsigmoid(stacked).logsumexp(0) - F.logsigmoid(-stacked).logsumexp(0)
+        return stacked.mean(0)
 
     if isinstance(logits[0], dict):
         return {head: mean([one[head] for one in logits]) for head in logits[0]}

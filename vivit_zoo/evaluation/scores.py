@@ -1,25 +1,22 @@
-"""Predictions of a model on a data set: accuracies, confusion matrices, files."""
+"""Scores of models that give each clip one class: accuracies, confusion matrices."""
 
-import csv
 import dataclasses
-import json
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+
+from vivit_zoo.evaluation.predictions import Predictions
 
 __all__ = ["Scores"]
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Logits and labels of a data set, on the CPU.
+class Scores(Predictions):
+    """Logits and labels of a data set whose clips have one class each, on the CPU.
 
     Models with several heads, such as noun and verb, are scored by the combination of classes. A clip is correct if all
     heads are correct, and correct in the top 5 if the combination is one of the five with the largest product of
@@ -35,39 +32,20 @@ class Scores:
         ValueError: if their sizes or heads differ, or a label is not a class of the model.
     """
 
-    logits: Any
-    labels: Any
-    indices: Tensor | None = None
+    metric: ClassVar[str] = "accuracy"
 
-    def __post_init__(self) -> None:
-        if isinstance(self.logits, Mapping) or isinstance(self.labels, Mapping):
-            names = [sorted(x) if isinstance(x, Mapping) else "one unnamed" for x in (self.logits, self.labels)]
-            if names[0] != names[1]:
-                raise ValueError(f"the heads of the logits are {names[0]}, those of the labels {names[1]}")
-            _ = self.heads  # checks each head
-            return
+    def _check_labels(self) -> None:
         clips, classes = self.logits.shape
-        if len(self.labels) != clips or (self.indices is not None and len(self.indices) != clips):
-            counted = "no" if self.indices is None else len(self.indices)
-            raise ValueError(
-                f"there are logits of {clips} clips, {len(self.labels)} labels and {counted} indices; "
-                "their numbers must be equal"
-            )
         if clips and not 0 <= self.labels.min() <= self.labels.max() < classes:
             raise ValueError(
                 f"labels are from {self.labels.min()} to {self.labels.max()}, but the model has {classes} classes, "
                 f"0 to {classes - 1}; are the labels from another data set?"
             )
 
-    def __len__(self) -> int:
-        return len(next(iter(self.heads.values())).labels)
-
-    @property
-    def heads(self) -> dict[str, "Scores"]:
-        """The scores of each head; {"": self} if there is only one head."""
-        if isinstance(self.logits, Tensor):
-            return {"": self}
-        return {name: Scores(self.logits[name], self.labels[name], self.indices) for name in self.logits}
+    def metrics(self, classes: Any = None) -> dict[str, float]:
+        """Return "accuracy", and for several heads also "accuracy_noun", ..."""
+        heads = {f"accuracy_{head}": one.accuracy() for head, one in self.heads.items() if head}
+        return {"accuracy": self.accuracy(), **heads}
 
     def joint(self) -> "Scores":
         """Combine all heads into one, whose classes are the combinations; the class of the last head changes fastest.
@@ -128,132 +106,11 @@ class Scores:
         pairs = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
         return rearrange(pairs, "(label answer) -> label answer", answer=classes)
 
-    def _only_head(self) -> tuple[Tensor, Tensor]:
-        if not isinstance(self.logits, Tensor):
-            raise ValueError(f"the model has several heads; use scores.heads[name] with one of {', '.join(self.heads)}")
-        return self.logits, self.labels
-
-    def _take(self, which: Tensor) -> "Scores":
-        indices = None if self.indices is None else self.indices[which]
-        taken = {name: (one.logits[which], one.labels[which]) for name, one in self.heads.items()}
-        return _of_heads({name: Scores(*pair, indices) for name, pair in taken.items()})
-
-    @staticmethod
-    def merge(parts: Iterable["Scores"]) -> "Scores":
-        """Merge the scores of several processes, in the order of the data set.
-
-        Clips with a negative index are dropped: they fill up a batch, or replace a file that cannot be read.
-
-        Raises:
-            ValueError: if there are no parts, a part has no indices, or a clip occurs twice.
-        """
-        parts = list(parts)
-        if not parts or any(part.indices is None for part in parts):
-            raise ValueError(
-                f"cannot merge {len(parts)} parts; each needs indices, from batches of (video, label, index)"
-            )
-        parts = [part._take(part.indices >= 0) for part in parts if part.indices is not None]
-        indices, order = torch.cat([part.indices for part in parts if part.indices is not None]).sort(stable=True)
-        twice = indices[1:][indices.diff() == 0]
-        if len(twice):
-            raise ValueError(f"{len(twice)} clips were evaluated more than once, for example number {twice[0]}")
-        merged = {}
-        for name in parts[0].heads:
-            of_head = [part.heads[name] for part in parts]
-            logits, labels = (torch.cat([getattr(one, key) for one in of_head]) for key in ("logits", "labels"))
-            merged[name] = Scores(logits[order], labels[order], indices)
-        return _of_heads(merged)
-
-    def save(self, file: str | Path, names: Sequence[str] | None = None, classes: Any = None, top: int = 5) -> None:
-        """Write predictions to a .csv or .jsonl file, or all scores, for `load`, to an .npz file.
-
-        Each clip is a line with its index, name, label and most likely classes with their softmax probabilities.
-
-        Args:
-            file: the file; its suffix determines the format.
-            names: names of all clips of the data set, such as their paths; needs indices.
-            classes: class names, written instead of class numbers; a dictionary by head if there are several heads.
-            top: number of classes per clip.
-
-        Raises:
-            ValueError: if the suffix is another, or there are names but no indices.
-        """
-        file = Path(file)
-        if file.suffix == ".npz":
-            arrays: dict[str, Any] = {} if self.indices is None else {"indices": self.indices.numpy()}
-            for name, one in self.heads.items():
-                arrays |= {f"{name}/logits": one.logits.numpy(), f"{name}/labels": one.labels.numpy()}
-            np.savez(file, **arrays)
-            return
-        if names is not None and self.indices is None:
-            raise ValueError("names need indices; evaluate batches of (video, label, index)")
-        lines = self._lines(names, classes, top)
-        if file.suffix == ".jsonl":
-            file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-        elif file.suffix == ".csv":
-            rows = [_flatten(line) for line in lines]
-            with file.open("w", newline="", encoding="utf-8") as table:
-                writer = csv.DictWriter(table, rows[0] if rows else [])
-                writer.writeheader()
-                writer.writerows(rows)
-        else:
-            raise ValueError(
-                f"{file} has the suffix {file.suffix!r}; choose .csv or .jsonl for predictions, .npz for all scores"
-            )
-
-    def _lines(self, names: Sequence[str] | None, classes: Any, top: int) -> Iterator[dict[str, Any]]:
-        heads = self.heads
-        best = {name: one.logits.softmax(1).topk(min(top, one.logits.shape[1])) for name, one in heads.items()}
-        for i in range(len(self)):
-            line: dict[str, Any] = {}
-            if self.indices is not None:
-                line["index"] = int(self.indices[i])
-            if names is not None:
-                line["name"] = names[line["index"]]
-            for head, one in heads.items():
-                called = classes[head] if head and classes is not None else classes
-                numbers = [int(one.labels[i]), *best[head].indices[i].tolist()]
-                label, *answers = numbers if called is None else [called[number] for number in numbers]
-                probabilities = [round(share, 6) for share in best[head].values[i].tolist()]
-                prefix = f"{head}_" if head else ""
-                line[f"{prefix}label"] = label
-                line[f"{prefix}top"] = [list(pair) for pair in zip(answers, probabilities, strict=True)]
-            yield line
-
-    @staticmethod
-    def load(file: str | Path) -> "Scores":
-        """Load scores that `save` wrote to an .npz file.
-
-        Raises:
-            ValueError: if the file was not written by `save`.
-        """
-        try:
-            with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-                tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-            indices = tensors.pop("indices", None)
-            names = dict.fromkeys(name.rpartition("/")[0] for name in tensors)
-            return _of_heads(
-                {name: Scores(tensors[f"{name}/logits"], tensors[f"{name}/labels"], indices) for name in names}
-            )
-        except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{file} was not written by Scores.save: {error!r}") from error
-
-
-def _of_heads(heads: dict[str, Scores]) -> Scores:
-    """Undo `Scores.heads`."""
-    if heads.keys() == {""}:
-        return heads[""]
-    indices = next(iter(heads.values())).indices
-    return Scores({name: x.logits for name, x in heads.items()}, {name: x.labels for name, x in heads.items()}, indices)
-
-
-def _flatten(line: dict[str, Any]) -> dict[str, Any]:
-    """Give each of the most likely classes, and each probability, its own column."""
-    flat: dict[str, Any] = {}
-    for key, value in line.items():
-        if not isinstance(value, list):
-            flat[key] = value
-            continue
-        for rank, (answer, probability) in enumerate(value, 1):
-            flat |= {f"{key}{rank}": answer, f"{key}{rank}_probability": probability}
-    return flat
+    def _columns(self, classes: Sequence[str] | None, top: int) -> list[dict[str, Any]]:
+        best = self.logits.softmax(1).topk(min(top, self.logits.shape[1]))
+        rows: list[dict[str, Any]] = []
+        for label, *answers in torch.cat([self.labels[:, None], best.indices], 1).tolist():
+            named = [label, *answers] if classes is None else [classes[number] for number in (label, *answers)]
+            shares = [round(share, 6) for share in best.values[len(rows)].tolist()]
+            rows.append({"label": named[0], "top": [list(pair) for pair in zip(named[1:], shares, strict=True)]})
+        return rows

@@ -10,7 +10,8 @@ from vivit_zoo.system.lazy import import_on_use
 if TYPE_CHECKING:
     from vivit_zoo.training.config import Start, TrainConfig
     from vivit_zoo.training.loop import Trained, train
-    from vivit_zoo.training.losses import cross_entropy, mixup
+    from vivit_zoo.training.losses import binary_cross_entropy, cross_entropy, squared_error
+    from vivit_zoo.training.mixing import cutmix, mixup
     from vivit_zoo.training.optim import WeightAverage, warmup_cosine
     from vivit_zoo.training.run import make_parser, train_and_report, train_from_command_line
 
@@ -19,9 +20,12 @@ __all__ = [
     "TrainConfig",
     "Trained",
     "WeightAverage",
+    "binary_cross_entropy",
     "cross_entropy",
+    "cutmix",
     "make_parser",
     "mixup",
+    "squared_error",
     "train",
     "train_and_report",
     "train_from_command_line",
@@ -33,7 +37,8 @@ __getattr__ = import_on_use(
     {
         "config": ["Start", "TrainConfig"],
         "loop": ["Trained", "train"],
-        "losses": ["cross_entropy", "mixup"],
+        "losses": ["binary_cross_entropy", "cross_entropy", "squared_error"],
+        "mixing": ["cutmix", "mixup"],
         "optim": ["WeightAverage", "warmup_cosine"],
         "run": ["make_parser", "train_and_report", "train_from_command_line"],
     },

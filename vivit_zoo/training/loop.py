@@ -40,7 +40,8 @@ from vivit_zoo.training.distributed import (
     sync_gradients,
 )
 from vivit_zoo.training.loading import BrokenFiles, Feed, TestOrder, TrainOrder, loader
-from vivit_zoo.training.losses import cross_entropy, mixup, one_hot
+from vivit_zoo.training.losses import cross_entropy, one_hot
+from vivit_zoo.training.mixing import mixup
 from vivit_zoo.training.optim import WeightAverage, warmup_cosine
 from vivit_zoo.training.trackers import start_trackers
 
