@@ -141,6 +141,13 @@ def _add_check_data(command: argparse.ArgumentParser) -> None:
         help="what a label is: one class, several, or a score (single_label)",
     )
     command.add_argument(
+        "--targets",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="for regression, the columns of a csv that hold the scores (the column of labels)",
+    )
+    command.add_argument(
         "--video-key",
         default="",
         help="which video of a shard's sample is meant, such as base.mp4, if there are several",

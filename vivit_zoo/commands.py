@@ -113,7 +113,13 @@ def check_data(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what they say is in the report
         catalogue = read_catalogue(
-            options.source, options.root, classes, task=options.task, video_key=options.video_key, strict=False
+            options.source,
+            options.root,
+            classes,
+            task=options.task,
+            video_key=options.video_key,
+            targets=options.targets,
+            strict=False,
         )
     if options.fix is not None:
         check_fix(catalogue, options.fix, options.source)

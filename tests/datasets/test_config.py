@@ -90,20 +90,28 @@ def test_what_is_built_in_can_be_read_like_files():
         DataConfig(train="moving_digits:video")
 
 
-def test_other_tasks_are_read_but_not_yet_trained_on(folder, tmp_path):
-    from tests.conftest import tiny_config
-    from vivit_zoo.training.config import TrainConfig
-
+def test_items_of_other_tasks_can_be_stacked(folder, tmp_path):
     listed = tmp_path / "list.csv"
     listed.write_text("path,label\nwalk/walk_0.mp4,0;2\nrun/run_0.mp4,1\n")
     config = DataConfig(train=str(listed), test=str(listed), root=str(folder), task="multi_label")
     data = config.build((3, 4, 48, 48))
-    assert [data.train[i][1] for i in range(2)] == [(0, 2), (1,)]
-    with pytest.raises(ValueError, match="'multi_label' has no loss to train with yet; only 'single_label' has"):
-        TrainConfig(model=tiny_config(), data=config)
+    assert [data.train[i][1].tolist() for i in range(2)] == [[1, 0, 1], [0, 1, 0]]
+    assert [data.test[i][1].tolist() for i in range(2)] == [[1, 0, 1], [0, 1, 0]]
+    assert data.train.labels() == [(0, 2), (1,)]
+    assert data.num_classes == 3
     listed.write_text("path,score\nwalk/walk_0.mp4,0.5\nrun/run_0.mp4,1\n")
     data = replace(config, task="regression").build((3, 4, 48, 48))
-    assert [data.test[i][1] for i in range(2)] == [0.5, 1.0]
+    assert [data.test[i][1].tolist() for i in range(2)] == [[0.5], [1.0]]
+    assert (data.classes, data.num_classes) == (["score"], 1)
+    listed.write_text("path,left,right\nwalk/walk_0.mp4,0.5,3\nrun/run_0.mp4,1,-1\n")
+    mirrored = replace(config, task="regression", targets=["left", "right"], mirror=True, augment=Augment(flip=1))
+    data = mirrored.build((3, 4, 48, 48))
+    assert [data.train[i][1].tolist() for i in range(2)] == [[0.5, 3.0], [1.0, -1.0]]
+    assert data.classes == ["left", "right"]
+    listed.write_text("path,label\nwalk/walk_0.mp4,left;run\nrun/run_0.mp4,right\n")
+    data = replace(mirrored, task="multi_label", targets=()).build((3, 4, 48, 48))
+    assert data.classes == ["left", "right", "run"]
+    assert [data.train[i][1].tolist() for i in range(2)] == [[0, 1, 1], [1, 0, 0]]  # the mirror image of each clip
     with pytest.raises(
         ValueError, match="task 'ranking' is unknown; choose from single_label, multi_label, regression"
     ):

@@ -179,7 +179,7 @@ def test_scores(tmp_path):
     source = write(tmp_path / "list.csv", "path,score\na.mp4,0.5\nb.mp4,-3\nc.mp4,1e2\n")
     catalogue = read_catalogue(source, task="regression")
     assert [entry.label for entry in catalogue.entries] == [0.5, -3.0, 100.0]
-    assert not catalogue.classes
+    assert catalogue.classes == ["score"]
     assert [len(part) for part in catalogue.hold_out(0.3)] == [2, 1]
     for value, message in {
         "": "the label is empty",
@@ -194,6 +194,42 @@ def test_scores(tmp_path):
     source = write(tmp_path / "list.csv", "path,score\na.mp4,0.5\na.mp4,0.6\nb.mp4,1\n")
     with pytest.raises(RowsError, match=r"a\.mp4 has several labels: '0\.5' \(line 2\), '0\.6' \(line 3\)"):
         read_catalogue(source, task="regression")
+
+
+def test_scores_of_several_targets(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    rows = [{"file_name": f"{name}.mp4", "Speed": i, "size": 0.5, "label": "run"} for i, name in enumerate("ab")]
+    tables = [
+        write(tmp_path / "list.csv", "path,Speed,label,size\na.mp4,0,run,0.5\nb.mp4,1,run,0.5\n"),
+        write(tmp_path / "metadata.jsonl", "\n".join(map(json.dumps, rows))),
+        tmp_path,  # the same file as VideoFolder's
+    ]
+    for source in tables:
+        catalogue = read_catalogue(source, task="regression", targets=["speed", "size"])
+        assert [entry.label for entry in catalogue.entries] == [(0.0, 0.5), (1.0, 0.5)]
+        assert catalogue.classes == ["speed", "size"]
+        assert [len(part) for part in catalogue.hold_out(0.5)] == [1, 1]  # scores are no classes
+    source = write(tmp_path / "bad.csv", "path,speed,size\na.mp4,1,\nb.mp4,x,2\n")
+    with pytest.raises(
+        RowsError, match=r"line 2: size: the label is empty\n  line 3: speed: the label 'x' is no number"
+    ):
+        read_catalogue(source, task="regression", targets=["speed", "size"])
+    with pytest.raises(ValueError, match="there is no column 'weight' for a target; the columns are path, speed, size"):
+        read_catalogue(source, task="regression", targets=["weight"])
+    with pytest.raises(
+        ValueError, match="targets speed are of the task 'regression'; leave them out for 'multi_label'"
+    ):
+        read_catalogue(source, task="multi_label", targets=["speed"])
+    with pytest.raises(ValueError, match="targets speed, Speed name a column twice"):
+        read_catalogue(source, task="regression", targets=["speed", "Speed"])
+    plain = write(tmp_path / "list.txt", "a.mp4 1\nb.mp4 2\n")
+    kinetics = write(tmp_path / "k.csv", "label,youtube_id,time_start,time_end,split\nrun,a,0,1,train\n")
+    for source in (plain, kinetics, (tmp_path / "folder")):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match="has no columns, so it cannot have the targets speed; write a csv"):
+            read_catalogue(source, task="regression", targets=["speed"])
+    with pytest.raises(ValueError, match="targets speed are columns of a csv or a jsonl"):
+        read_catalogue(str(tmp_path / "{0..1}.tar"), task="regression", targets=["speed"])
 
 
 def test_hugging_face_lists_of_classes():

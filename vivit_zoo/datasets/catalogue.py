@@ -18,7 +18,7 @@ __all__ = ["Catalogue", "Entry", "read_catalogue"]
 
 
 class Entry(NamedTuple):
-    """A video and its label: a class number, by head where there are several, a tuple of them, or a score."""
+    """A video and its label: a class number, by head where there are several, a tuple of them, a score or several."""
 
     video: Place
     label: Label
@@ -30,7 +30,7 @@ class Catalogue:
 
     Args:
         entries: the videos, in the source's order.
-        classes: names by class number; for several heads a dictionary of them; none for scores.
+        classes: names by class number; for several heads a dictionary of them; names of the targets for scores.
         absent: names of videos that the source lists but that are not there.
         notes: what was left out, or is allowed but looks like a mistake.
         task: what a label is.
@@ -72,7 +72,7 @@ class Catalogue:
         """
         places: dict[Any, list[int]] = {}
         for place, entry in enumerate(self.entries):
-            places.setdefault(_group(entry.label), []).append(place)
+            places.setdefault(None if self.task == "regression" else _group(entry.label), []).append(place)
         held: set[int] = set()
         for of_class in places.values():
             count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
@@ -89,7 +89,7 @@ def _group(label: Label) -> Any:
         return tuple(label.items())
     if isinstance(label, tuple):
         return label[:1]
-    return None if isinstance(label, float) else label
+    return label
 
 
 def read_catalogue(
@@ -99,6 +99,7 @@ def read_catalogue(
     *,
     task: Task = "single_label",
     video_key: str = "",
+    targets: Sequence[str] = (),
     strict: bool = True,
 ) -> Catalogue:
     """The videos of a source with their labels. The format is recognised by the content:
@@ -122,9 +123,11 @@ def read_catalogue(
         classes: names by class number (for several heads a dictionary of them): those of the training set, when a test
             set is read. By default the source's own names, the sorted names of its labels, or its numbers.
         task: "single_label"; "multi_label" for several labels a video, as a list or separated by ";", or in several
-            rows; or "regression" for a score a video.
+            rows; or "regression" for a score a video, or several with `targets`.
         video_key: which video of a sample or row is meant, where there are several: what follows the first dot in the
             names of a shard's members, such as "base.mp4", or a column of a `datasets.Dataset`.
+        targets: for "regression", the columns of a table that hold the scores of a video; by default the one score in
+            the column of labels.
         strict: refuse a source with rows that cannot be used; else they are left out and listed in `problems`.
 
     Raises:
@@ -132,10 +135,10 @@ def read_catalogue(
         ValueError: if no format fits, or none of the listed videos exists.
         ImportError: if a folder that `save_to_disk` wrote is read without `datasets`.
     """
-    check_task(task)
-    listing, name = _read(source, None if root is None else Path(root), video_key)
+    check_task(task, targets)
+    listing, name = _read(source, None if root is None else Path(root), video_key, targets)
     problems = list(listing.problems)
-    numbered = _labels(listing, classes, task, name, problems)
+    numbered = _labels(listing, classes, task, targets, name, problems)
     found, joined = _join_rows(listing, numbered.labels, task, problems)
     problems.sort(key=lambda problem: problem.place)
     total = len(listing.samples) + len(listing.problems)
@@ -165,8 +168,10 @@ def read_catalogue(
     return catalogue
 
 
-def _read(source: Any, root: Path | None, video_key: str) -> tuple[Listing, str]:
+def _read(source: Any, root: Path | None, video_key: str, targets: Sequence[str]) -> tuple[Listing, str]:
     """What a source lists, and its name for messages."""
+    if targets and (not isinstance(source, str | os.PathLike) or is_shards(os.fspath(source))):
+        raise ValueError(f"targets {', '.join(targets)} are columns of a csv or a jsonl; other sources have one score")
     if not isinstance(source, str | os.PathLike):
         return hugging_face(source, video_key), "the data set"
     name = os.fspath(source)
@@ -174,10 +179,17 @@ def _read(source: Any, root: Path | None, video_key: str) -> tuple[Listing, str]
         raise ValueError(f"{name}: neither URLs nor pipes are read; copy the files to a disk, or mount their storage")
     if is_shards(name):
         return webdataset(name, video_key), name
-    return read_listing(Path(name), root, video_key), name
+    return read_listing(Path(name), root, video_key, targets), name
 
 
-def _labels(listing: Listing, classes: Classes | None, task: Task, name: str, problems: list[Problem]) -> Numbered:
+def _labels(
+    listing: Listing,
+    classes: Classes | None,
+    task: Task,
+    targets: Sequence[str],
+    name: str,
+    problems: list[Problem],
+) -> Numbered:
     """The labels of the samples as numbers; those that cannot be used are added to the problems."""
     samples = listing.samples
     if not listing.heads:
@@ -187,7 +199,7 @@ def _labels(listing: Listing, classes: Classes | None, task: Task, name: str, pr
                 f"{name}: has one label a video, but classes are given by head: {', '.join(by_head or ())}"
             )
         try:
-            one = number_labels([sample.label for sample in samples], task, listing.classes, classes)
+            one = number_labels([sample.label for sample in samples], task, listing.classes, classes, targets)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         problems += [Problem(samples[row].where, what) for row, what in sorted(one.problems.items())]

@@ -239,6 +239,9 @@ def _look(source: Place, frames: int, full: bool) -> VideoFacts:
 
 
 def _count_classes(catalogue: Catalogue) -> dict[str, int]:
+    """Videos by class name; {} for scores."""
+    if catalogue.task == "regression":
+        return {}
     heads = catalogue.classes if isinstance(catalogue.classes, dict) else {"": catalogue.classes}
     counts: dict[str, int] = {}
     for head, names in heads.items():

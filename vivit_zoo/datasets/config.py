@@ -74,6 +74,8 @@ class DataConfig:
             first.
         task: what the label of a video is: "single_label", one class; "multi_label", several classes, separated by ";"
             or in a JSON list; or "regression", a score. What is built in has one class.
+        targets: for "regression", the columns of a csv or jsonl that hold the scores of a video; () for one score, in
+            the column of labels.
         video_key: which video of a shard's sample or of a row is meant, where there are several, see `read_catalogue`.
         train_clips, test_clips: how many clips; of what is built in alone.
         stride: distance in frames between two frames of a clip.
@@ -94,6 +96,7 @@ class DataConfig:
     root: str = ""
     difficulty: int | None = None
     task: Task = "single_label"
+    targets: tuple[str, ...] = ()
     video_key: str = ""
     train_clips: int = 100_000
     test_clips: int = 1_000
@@ -108,7 +111,8 @@ class DataConfig:
     max_broken: float = 0.05
 
     def __post_init__(self) -> None:
-        check_task(self.task)
+        object.__setattr__(self, "targets", tuple(self.targets))
+        check_task(self.task, self.targets)
         for name in ("train_clips", "test_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is not positive")
@@ -150,11 +154,13 @@ class DataConfig:
             ValueError: if a source cannot be read, or has no such clips.
         """
         if not self.embedded:
-            reading: dict[str, Any] = {"root": self.root or None, "task": self.task, "video_key": self.video_key}
+            reading: dict[str, Any] = {name: getattr(self, name) for name in ("task", "video_key", "targets")}
+            reading["root"] = self.root or None
             train = read_catalogue(self.train, **reading)
             if not self.test:
                 return self._videos(clip, *train.hold_out(self.held_out))
-            test = read_catalogue(self.test, classes=train.classes or None, **reading)  # scores have none
+            classes = None if self.task == "regression" else train.classes or None
+            test = read_catalogue(self.test, classes=classes, **reading)
             if train.by_name and not test.by_name and train.classes:
                 first = next(iter(train.classes.values())) if isinstance(train.classes, dict) else train.classes
                 warnings.warn(
@@ -177,7 +183,8 @@ class DataConfig:
             raise ValueError(f"the model takes {channels} channels; videos have 3, or 1 for gray models")
         timing: dict[str, Any] = {"frames": frames, "stride": self.stride, "fps": self.fps, "policy": self.policy}
         reading: dict[str, Any] = {"gray": channels == 1, "backend": self.backend}
-        mirror = _mirrored(train.classes) if self.mirror else {}
+        # Targets may be called left and right too, but a score has no mirror image.
+        mirror = _mirrored(train.classes) if self.mirror and self.task != "regression" else {}
         augment = replace(self.augment, size=(size[0], size[1]), mirror=mirror)
         clips, crops = self.views
         return DataSets(

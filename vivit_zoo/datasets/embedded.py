@@ -84,8 +84,11 @@ class EmbeddedClips(Dataset[tuple[Tensor, Label]]):
 
     def videos(self) -> Catalogue:
         """The same clips as videos without files, for everything that reads video files."""
-        labels = [self._label(self._draw(index)) for index in range(len(self))]
-        return Catalogue([Entry(_Clip(self, i), label) for i, label in enumerate(labels)], self.classes)
+        return Catalogue([Entry(_Clip(self, i), label) for i, label in enumerate(self.labels())], self.classes)
+
+    def labels(self) -> list[Label]:
+        """Return the labels of all clips, without their pictures."""
+        return [self._label(self._draw(index)) for index in range(len(self))]
 
     def _generator(self, index: int) -> np.random.Generator:
         if not 0 <= index < self.length:

@@ -24,35 +24,45 @@ _PATHS = ("path", "file_name", "filename", "file", "video", "video_path", "filep
 _LABELS = ("label", "labels", "class", "class_name", "label_name", "category", "target", "score")
 
 
-def read_listing(source: Path, root: Path | None, video_key: str = "") -> Listing:
+def read_listing(source: Path, root: Path | None, video_key: str = "", targets: Sequence[str] = ()) -> Listing:
     """A file or folder, by the first format that fits; see `read_catalogue`.
 
     Raises:
-        ValueError: if none does.
+        ValueError: if none does, or targets are given and the format has no columns for them.
     """
     if source.is_dir():
         for marks, read_folder in FOLDERS:
             if found := [path for mark in marks for path in sorted(source.glob(mark))]:
-                return read_folder(Options(source, found[0], root or source, video_key))
+                return read_folder(Options(source, found[0], root or source, video_key, targets))
+        _refuse_targets(source, targets)
         return folder_by_class(source)
     if not source.is_file():
         raise ValueError(f"{source}: there is no such file or folder")
     if is_video(source):
         raise ValueError(f"{source} is a single video; give a list of videos with labels, or a folder of class folders")
-    listing = _read_file(source, root or source.parent)
+    listing = _read_file(source, root or source.parent, targets)
     listing.suffix = source.suffix
     return listing
 
 
-def _read_file(source: Path, root: Path) -> Listing:
+def _refuse_targets(source: Path, targets: Sequence[str]) -> None:
+    if targets:
+        raise ValueError(
+            f"{source}: has no columns, so it cannot have the targets {', '.join(targets)}; write a csv with a header, "
+            f"path,{','.join(targets)}"
+        )
+
+
+def _read_file(source: Path, root: Path, targets: Sequence[str]) -> Listing:
     if source.suffix == ".json":
+        _refuse_targets(source, targets)
         return something_something(source, root)
     lines = read_lines(read_text(source))
     if not lines:
         raise ValueError(f"{source}: the file is empty")
     if source.suffix == ".jsonl":
         rows, problems = read_jsonl(lines)
-        listing = table(rows, root, source)
+        listing = table(rows, root, source, targets)
         listing.problems += problems
         return listing
     for delimiter in ",\t; ":
@@ -63,10 +73,13 @@ def _read_file(source: Path, root: Path) -> Listing:
         for columns, read_rows in COLUMNS:
             if names & columns if read_rows is table else names >= columns:
                 rows, problems = read_csv(lines, delimiter, str(source))
-                listing = read_rows(rows, root, source)
+                if targets and read_rows is not table:
+                    _refuse_targets(source, targets)
+                listing = table(rows, root, source, targets) if targets else read_rows(rows, root, source)
                 listing.problems += problems
                 listing.header = lines[0][1]
                 return listing
+    _refuse_targets(source, targets)
     return list_file(lines, root, source)
 
 
@@ -158,14 +171,22 @@ def _frame_list(lines: list[Line], root: Path) -> Listing:
     return listing if any(sample.video.exists() for sample in listing.samples) else Listing()
 
 
-def table(rows: list[Row], root: Path, source: Path) -> Listing:
-    """Columns with a header, one of paths and one of labels; also VideoFolder's metadata.csv and metadata.jsonl."""
+def table(rows: list[Row], root: Path, source: Path, targets: Sequence[str] = ()) -> Listing:
+    """Columns with a header, one of paths and one of labels; also VideoFolder's metadata.csv and metadata.jsonl.
+
+    With `targets`, a label is the list of the values in these columns.
+    """
     if not rows:  # none, or none that can be used
         return Listing(header="")
     columns = list(dict.fromkeys(column for row in rows for column in row.cells))
     path_column = next((name for name in _PATHS if name in columns), None)
-    label_column = next((name for name in _LABELS if name in columns), None)
-    if path_column is None or label_column is None:
+    wanted = [name.strip().lower() for name in targets]
+    if absent := [name for name in wanted if name not in columns]:
+        raise ValueError(
+            f"{source}: there is no column {absent[0]!r} for a target; the columns are {', '.join(columns)}"
+        )
+    label_columns = wanted or [name for name in _LABELS if name in columns][:1]
+    if path_column is None or not label_columns:
         raise ValueError(
             f"{source}: of the columns {', '.join(columns)} one must hold the paths, called "
             f"{', '.join(_PATHS)}, and one the labels, called {', '.join(_LABELS)}"
@@ -173,13 +194,15 @@ def table(rows: list[Row], root: Path, source: Path) -> Listing:
     listing = Listing(header="")
     for row in rows:
         try:
-            if missing := [column for column in (path_column, label_column) if column not in row.cells]:
+            if missing := [column for column in (path_column, *label_columns) if column not in row.cells]:
                 raise ValueError(f"has no {missing[0]!r}")
             video = video_at(root, row.cells[path_column])
         except ValueError as error:
             listing.problems.append(Problem(row.where, str(error)))
         else:
-            listing.samples.append(Sample(video, row.cells[label_column], row.where, row.text))
+            cells = [row.cells[name] for name in label_columns]
+            label = cells if targets else cells[0]
+            listing.samples.append(Sample(video, label, row.where, row.text))
     return listing
 
 
@@ -266,13 +289,18 @@ def _refuse_dict(folder: Path) -> Listing:
     raise ValueError(f"{folder}: holds the splits {', '.join(splits)}; name one: {folder / splits[0]}")
 
 
+def _table_of_folder(source: "Options") -> Listing:
+    return read_listing(source.file, source.root, targets=source.targets)
+
+
 class Options(NamedTuple):
-    """What a format of folders gets: the folder, the file that told the format, the root, and the key of the video."""
+    """What a format of folders gets: the folder, the file that shows the format, the root, and options of reading."""
 
     folder: Path
     file: Path
     root: Path
     video_key: str
+    targets: Sequence[str]
 
 
 COLUMNS: list[tuple[set[str], Callable[[list[Row], Path, Path], Listing]]] = [
@@ -283,6 +311,6 @@ COLUMNS: list[tuple[set[str], Callable[[list[Row], Path, Path], Listing]]] = [
 FOLDERS: list[tuple[Iterable[str], Callable[[Options], Listing]]] = [
     (["dataset_dict.json"], lambda source: _refuse_dict(source.folder)),
     (["state.json"], lambda source: saved_to_disk(source.folder, source.video_key)),
-    (["metadata.csv", "metadata.jsonl"], lambda source: read_listing(source.file, source.root)),
+    (["metadata.csv", "metadata.jsonl"], lambda source: _table_of_folder(source)),
     (["*.tar"], lambda source: webdataset(f"{source.folder}/*.tar", source.video_key)),
 ]

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from math import isfinite
 from numbers import Real
 from pathlib import Path
@@ -32,9 +33,10 @@ __all__ = [
 ]
 
 Task = Literal["single_label", "multi_label", "regression"]
-Label = int | tuple[int, ...] | float | dict[str, int]
+Label = int | tuple[int, ...] | float | tuple[float, ...] | dict[str, int]
 Classes = Sequence[str] | dict[str, Sequence[str]]
 
+SCORE = "score"  # the name of a target that has none
 MOST_CLASSES = 1_000_000  # with more, numbers are dates or ids: a model's head would have a row for each number below
 # What spreadsheets, pandas and databases write where there is no value.
 _MISSING = {"nan", "-nan", "null", "none", "na", "n/a", "<na>", "#n/a"}
@@ -50,8 +52,9 @@ class Numbered(NamedTuple):
     """The labels of a source as numbers.
 
     Args:
-        labels: a class number for each value, a rising tuple of them, or a score; None for a value that is no label.
-        classes: names by class number, for several heads a dictionary of them; none for scores.
+        labels: a class number for each value, a rising tuple of them, a score or a tuple of scores; None for a value
+            that is no label.
+        classes: names by class number, for several heads a dictionary of them; names of the targets for scores.
         problems: why a value is no label, by its place.
         notes: what is allowed but looks like a mistake.
         by_name: whether the values are names of classes, or numbers that the source itself names.
@@ -64,37 +67,42 @@ class Numbered(NamedTuple):
     by_name: bool = False
 
 
-def check_task(task: str) -> None:
-    """Refuse an unknown task.
+def check_task(task: str, targets: Sequence[str] = ()) -> None:
+    """Refuse an unknown task, and targets of a task that has none.
 
     Raises:
         ValueError: with the tasks that there are.
     """
     if task not in get_args(Task):
         raise ValueError(f"task {task!r} is unknown; choose from {', '.join(get_args(Task))}")
+    if targets and task != "regression":
+        raise ValueError(f"targets {', '.join(targets)} are of the task 'regression'; leave them out for {task!r}")
+    if len({name.strip().lower() for name in targets}) < len(targets):
+        raise ValueError(f"targets {', '.join(targets)} name a column twice")
 
 
 def number_labels(
     values: Sequence[Any], task: Task = "single_label", own: Sequence[str] | None = None,
-    given: Sequence[str] | None = None,
+    given: Sequence[str] | None = None, targets: Sequence[str] = (),
 ) -> Numbered:  # fmt: skip
     """Labels as they stand in a source -> class numbers or scores.
 
     Numbers stay as they are, unless source and caller both name the classes: then the names decide.
 
     Args:
-        values: texts, or values of JSON or of a table.
+        values: texts, or values of JSON or of a table; with `targets` a list of them for each video.
         task: what a label is.
         own: names by class number that the source gives.
         given: names by class number that the caller gives, such as those of the training set.
+        targets: names of the scores of a video, for "regression"; () for one score without a name.
 
     Raises:
         ValueError: if the names of the classes cannot be used, or the labels fit them in two ways.
     """
     own, given = _names(own, "the source"), _names(given, "the caller")
     if task == "regression":
-        scores, problems = _parse(values, _score)
-        return Numbered(scores, [], problems, [])
+        scores, problems = _parse(values, partial(_scores, targets) if targets else _score)
+        return Numbered(scores, list(targets) or [SCORE], problems, [])
     known = {*(own or ()), *(given or ())}
     parse = (lambda value: (_one(value, known),)) if task == "single_label" else (lambda value: _several(value, known))
     parsed, problems = _parse(values, parse)
@@ -264,6 +272,16 @@ def _several(value: Any, known: Collection[str]) -> tuple[int | str, ...]:
             "a row of zeros and ones"
         )
     return labels
+
+
+def _scores(targets: Sequence[str], values: Sequence[Any]) -> tuple[float, ...]:
+    scores = []
+    for name, value in zip(targets, values, strict=True):
+        try:
+            scores.append(_score(value))
+        except LabelError as error:
+            raise LabelError(f"{name}: {error}") from error
+    return tuple(scores)
 
 
 def _score(value: Any) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -18,8 +19,11 @@ from vivit_zoo.video.reader import Frame, VideoError
 __all__ = ["VideoClips", "VideoViews"]
 
 
-class VideoClips(Dataset[tuple[Tensor, Label]]):
+class VideoClips(Dataset[tuple[Tensor, Any]]):
     """One clip of each video, to train on: (video (c, t, h, w) uint8, label).
+
+    Labels are class numbers, or by head; for several labels a video (classes,) float32 of 0 and 1; for scores
+    (targets,) float32.
 
     Which clip, and what the transform makes of it, is drawn anew for every item, from torch's global generator alone. A
     file is opened when its item is asked for; only the clip's frames are decoded, each once.
@@ -58,20 +62,30 @@ class VideoClips(Dataset[tuple[Tensor, Label]]):
     def __len__(self) -> int:
         return len(self.catalogue)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Label]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         source, label = self.catalogue.entries[index]
         with _open(source, self.sampler.frames, self.reading) as video:
-            clip = torch.from_numpy(video.read(self.sampler.indices(video), change=self.resize))
+            clip = video.read(self.sampler.indices(video), change=self.resize)
+        return self._item(clip, label)
+
+    def labels(self) -> list[Label]:
+        """Return the labels of all videos, as the catalogue has them."""
+        return [entry.label for entry in self.catalogue.entries]
+
+    def _item(self, frames: np.ndarray, label: Label) -> tuple[Tensor, Any]:
+        clip = torch.from_numpy(frames)
         if self.transform is None:
-            return rearrange(clip, "t h w c -> c t h w").contiguous(), label
-        return self.transform(rearrange(clip, "t h w c -> t c h w").contiguous(), label)
+            video = rearrange(clip, "t h w c -> c t h w").contiguous()
+        else:
+            video, label = self.transform(rearrange(clip, "t h w c -> t c h w").contiguous(), label)
+        return video, target_of(label, self.catalogue)
 
 
-class VideoViews(Dataset[tuple[Tensor, Label]]):
-    """All views of each video, to test on: ((v, c, t, h, w) uint8, label), in the original's order.
+class VideoViews(Dataset[tuple[Tensor, Any]]):
+    """All views of each video, to test on: ((v, c, t, h, w) uint8, label), with labels as in `VideoClips`.
 
-    That is all clips of the first crop, then of the next. Nothing is random. With `normalise` on the device the views
-    are those that `classify` sees.
+    The order is the original's: all clips of the first crop, then of the next. Nothing is random. With `normalise` on
+    the device the views are those that `classify` sees.
 
     Args:
         catalogue: the videos.
@@ -101,10 +115,23 @@ class VideoViews(Dataset[tuple[Tensor, Label]]):
     def __len__(self) -> int:
         return len(self.catalogue)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Label]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         source, label = self.catalogue.entries[index]
         with _open(source, self.views.frames, self.reading) as video:
-            return self.views.cut(video, self.preprocess), label
+            return self.views.cut(video, self.preprocess), target_of(label, self.catalogue)
+
+
+def target_of(label: Label, catalogue: Catalogue) -> Any:
+    """Return the label of an item as a data set gives it, which all have the same shape and can be stacked.
+
+    That is a class number, or a dictionary of them by head; for several labels a video (classes,) float32 of 0 and 1;
+    for scores (targets,) float32.
+    """
+    if catalogue.task == "multi_label":
+        target = torch.zeros(len(catalogue.classes))
+        target[list(label)] = 1.0  # type: ignore[arg-type]
+        return target
+    return torch.tensor(label, dtype=torch.float32).reshape(-1) if catalogue.task == "regression" else label
 
 
 def _open(source: Place, frames: int, reading: dict[str, Any]) -> Reader:

@@ -80,7 +80,7 @@ class Augment:
 
         Args:
             clip: uint8, no side shorter than the crop.
-            label: a class, or a mapping of head -> class; only `mirror` looks at it.
+            label: a class, a tuple of classes, or a mapping of head -> class; only `mirror` uses it.
 
         Raises:
             TypeError, ValueError: if the clip is something else.
@@ -124,6 +124,9 @@ def _mirror_label(label: Any, mirror: Mapping[Any, Any]) -> tuple[Any, bool]:
     if isinstance(label, Mapping):
         heads = {head: mirror.get(head, {}).get(one, one) for head, one in label.items()}
         return heads, None not in heads.values()
+    if isinstance(label, tuple):  # several classes
+        images = tuple(mirror.get(one, one) for one in label)
+        return images, None not in images
     image = mirror.get(label, label)
     return image, image is not None or label is None
 
