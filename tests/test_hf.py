@@ -13,6 +13,7 @@ from vivit_zoo import ViViT
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.hf import ViViTForVideoClassification, VivitZooConfig
 from vivit_zoo.studies.cells import BASE
+from vivit_zoo.training.losses import binary_cross_entropy, cross_entropy, squared_error
 
 NAMES = ["walking", "running", "eating", "sleeping", "reading"]
 
@@ -50,6 +51,32 @@ def test_auto_class_reads_our_folder_and_we_read_its_folder(variant, changes, tm
     assert (again.config, again.class_names) == (ours.config, NAMES)
     config = json.loads((tmp_path / "theirs" / "config.json").read_text())
     assert "auto_map" not in config  # no code travels with the weights
+
+
+TASKS = {
+    "single_label_classification": (torch.tensor([1, 4]), cross_entropy),
+    "multi_label_classification": (torch.tensor([[1.0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]), binary_cross_entropy),
+    "regression": (torch.arange(10.0).reshape(2, 5), squared_error),
+}
+
+
+@pytest.mark.parametrize("problem_type", TASKS)
+def test_the_problem_type_chooses_the_loss_and_travels_both_ways(problem_type, tmp_path):
+    """Its loss is that of our own training."""
+    ours = saved(tmp_path / "ours")
+    assert ViViT.from_pretrained(tmp_path / "ours").problem_type is None
+    ours.problem_type = problem_type
+    ours.save_pretrained(tmp_path / "ours")
+    labels, loss = TASKS[problem_type]
+    video = video_for(ours.config, dtype=torch.float32)
+    for theirs in (load(tmp_path / "ours")[0], ViViTForVideoClassification.from_vivit(ours)):
+        assert theirs.config.problem_type == problem_type
+        found = theirs(video.transpose(1, 2), labels=labels).loss
+        torch.testing.assert_close(found, loss(ours(video), labels))
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = ViViT.from_pretrained(tmp_path / "theirs")
+    assert (again.problem_type, again.class_names) == (problem_type, NAMES)
+    assert ViViT.from_pretrained(tmp_path / "theirs", num_classes=2).problem_type is None  # a new head
 
 
 def test_another_number_of_classes_makes_a_new_head_of_zeros(tmp_path):

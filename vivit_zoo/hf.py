@@ -26,7 +26,7 @@ FIELDS: dict[str, Any] = dataclasses.asdict(ViViTConfig())
 class VivitZooConfig(PretrainedConfig):
     """The fields of `ViViTConfig` and transformers' own, in one config.json.
 
-    The number of classes is transformers' `num_labels`, their names are its `id2label`.
+    The number of classes is transformers' `num_labels`, their names are its `id2label`; `problem_type` is kept too.
 
     Args:
         **values: fields of either; `class_names` as in `ViViT`.
@@ -108,7 +108,8 @@ class ViViTForVideoClassification(PreTrainedModel):
         Raises:
             ValueError: if it has several heads, or none.
         """
-        values = dataclasses.asdict(model.config) | {"class_names": model.class_names}
+        values = dataclasses.asdict(model.config)
+        values |= {"class_names": model.class_names, "problem_type": model.problem_type}
         wrapped = cls(VivitZooConfig(**values))
         for name, module in model.named_children():
             wrapped.add_module(name, module)
@@ -124,7 +125,8 @@ class ViViTForVideoClassification(PreTrainedModel):
 
         Args:
             pixel_values: (b, t, c, h, w), in [-1, 1] for the released checkpoints.
-            labels: class numbers (b,).
+            labels: class numbers (b,); for the `problem_type` "multi_label_classification" (b, num_labels) of 0 and 1,
+                for "regression" (b, num_labels), all floating-point.
             **options: transformers' own; `return_dict=False` gives a tuple.
         """
         as_dict = options.pop("return_dict", None)

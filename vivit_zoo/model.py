@@ -21,7 +21,7 @@ from vivit_zoo.tokens import SampleFrames, TubeletEmbed, hold_frames, tubelet_ma
 
 if TYPE_CHECKING:
     from vivit_zoo.weights.processing import Processing
-    from vivit_zoo.weights.report import LoadReport
+    from vivit_zoo.weights.report import LoadReport, ProblemType
 
 __all__ = ["ViViT", "create_model"]
 
@@ -48,6 +48,8 @@ class ViViT(nn.Module):
 
     # In the order of the logits, for several heads by head; None if unknown.
     class_names: list[str] | dict[str, list[str]] | None = None
+    # What the outputs mean, in transformers' words; None if unknown, which is taken for one class a video.
+    problem_type: "ProblemType | None" = None
     load_report: "LoadReport | None" = None
     # The preprocessing that the checkpoint comes with; None if it has none.
     processing: "Processing | None" = None
@@ -184,7 +186,7 @@ class ViViT(nn.Module):
         if global_pool is not None:
             raise ValueError("pooling cannot be changed on a built model; use ViViT(config.replace(global_pool=...))")
         self.config = self.config.replace(num_classes=num_classes)
-        self.class_names = None
+        self.class_names = self.problem_type = None
         self.num_classes = num_classes
         if isinstance(num_classes, Mapping):
             self.head: nn.Module = nn.ModuleDict({name: self._new_head(n) for name, n in num_classes.items()})
@@ -235,7 +237,7 @@ class ViViT(nn.Module):
             sizes = checkpoint.config.frame_size, model.config.frame_size
             model.processing = checkpoint.processing.for_sizes(*sizes)
         if model.num_classes == checkpoint.config.num_classes:
-            model.class_names = checkpoint.class_names
+            model.class_names, model.problem_type = checkpoint.class_names, checkpoint.problem_type
         return model.eval()
 
     def save_pretrained(self, folder: str | PathLike[str], format: str = "vivit_zoo") -> None:

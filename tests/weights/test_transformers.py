@@ -61,6 +61,27 @@ def run_theirs(model, video):
         return model(video.transpose(1, 2)).logits
 
 
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+def test_problem_types_are_read_and_written(problem_type, tmp_path):
+    theirs(problem_type=problem_type).save_pretrained(tmp_path / "theirs")
+    ours = ViViT.from_pretrained(tmp_path / "theirs")
+    assert ours.problem_type == problem_type
+    for name in ("transformers", "vivit_zoo"):
+        ours.save_pretrained(tmp_path / name, format=name)
+        assert ViViT.from_pretrained(tmp_path / name).problem_type == problem_type
+    assert VivitForVideoClassification.from_pretrained(tmp_path / "transformers").config.problem_type == problem_type
+    for name in ("theirs", "vivit_zoo"):
+        file = tmp_path / name / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"problem_type": "ranking"}))
+        with pytest.raises(
+            WeightsError, match=f"{name}: problem_type 'ranking' is unknown; it is null or one of single"
+        ):
+            ViViT.from_pretrained(tmp_path / name)
+    ours.problem_type = "ranking"
+    with pytest.raises(WeightsError, match="problem_type 'ranking' is unknown"):
+        ours.save_pretrained(tmp_path / "new")
+
+
 def relative(a, b):
     return ((a - b).norm() / b.norm()).item()
 

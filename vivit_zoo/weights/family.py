@@ -11,7 +11,7 @@ from torch import Tensor
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.names import Table, count_blocks, export_tensors, fold_notes, import_tensors
 from vivit_zoo.weights.processing import Processing, processing_from_json, processing_to_json
-from vivit_zoo.weights.report import Checkpoint, WeightsError
+from vivit_zoo.weights.report import Checkpoint, WeightsError, check_problem_type
 from vivit_zoo.weights.resize import PositionsFilter, fold_pixels, unfold_pixels
 
 __all__ = ["Family", "defaults", "read_family", "unlike", "write_family"]
@@ -156,6 +156,7 @@ def read_family(
     Raises:
         WeightsError: where these contradict each other, or ask for what a ViViT does not have.
     """
+    check_problem_type(config.get("problem_type"), source)
     theirs = {family.table_name(name): tensor for name, tensor in tensors.items()}
     own_names: dict[str, str] = {}
     for name in tensors:
@@ -188,6 +189,7 @@ def read_family(
         left=left,
         notes=notes,
         class_names=class_names(config, ours),
+        problem_type=config.get("problem_type"),
         positions_filter=family.positions_filter,
         fixed_grid=family.fixed_grid,
     )
@@ -357,6 +359,7 @@ def write_family(
         "hidden_act": SAVED_ACTS[config.act],
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
+        "problem_type": checkpoint.problem_type,
     }
     tensors = {name: tensor.cpu() for name, tensor in checkpoint.tensors.items()}
     family.prepare(tensors)

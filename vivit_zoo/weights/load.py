@@ -16,7 +16,15 @@ from vivit_zoo.weights.files import MODEL_TYPE, PROCESSOR_FILES, Found, find, re
 from vivit_zoo.weights.names import count_blocks
 from vivit_zoo.weights.original import read_video
 from vivit_zoo.weights.processing import Processing
-from vivit_zoo.weights.report import Checkpoint, LoadReport, Value, WeightsError, check, fill
+from vivit_zoo.weights.report import (
+    Checkpoint,
+    LoadReport,
+    Value,
+    WeightsError,
+    check,
+    check_problem_type,
+    fill,
+)
 from vivit_zoo.weights.resize import resize_kernel, resize_positions
 from vivit_zoo.weights.transformers import FAMILIES, transformers_checkpoint
 from vivit_zoo.weights.videoprism_npz import is_videoprism, read_videoprism
@@ -29,7 +37,7 @@ CHANGES = (
 )  # fmt: skip
 # What an original checkpoint does not say.
 UNSAID = ("variant", "num_frames", "image_size", "order", "sampled_frames", "global_pool")
-NOT_FIELDS = ("model_type", "vivit_zoo_version", "class_names", "processing")
+NOT_FIELDS = ("model_type", "vivit_zoo_version", "class_names", "processing", "problem_type")
 LARGEST = 1 << 24
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -231,7 +239,16 @@ def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: 
             f"{source}: class_names in config.json are not one name for each of {ours.num_classes} classes"
         )
     origin: dict[str, tuple[str, ...]] = {name: (name,) for name in tensors}
-    return Checkpoint(source, ours, tensors, origin, class_names=names, processing=_processing(config, source))
+    check_problem_type(problem_type := config.get("problem_type"), source)
+    return Checkpoint(
+        source,
+        ours,
+        tensors,
+        origin,
+        class_names=names,
+        processing=_processing(config, source),
+        problem_type=problem_type,
+    )
 
 
 def _processing(config: Mapping[str, Any], source: str) -> Processing | None:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,20 @@ from vivit_zoo.tokens import ClassToken
 from vivit_zoo.weights.processing import Processing
 from vivit_zoo.weights.resize import PositionsFilter
 
-__all__ = ["Checkpoint", "LoadReport", "Value", "WeightsError", "check", "config_of", "fill"]
+__all__ = [
+    "Checkpoint",
+    "LoadReport",
+    "ProblemType",
+    "Value",
+    "WeightsError",
+    "check",
+    "check_problem_type",
+    "config_of",
+    "fill",
+]
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What the outputs of a model mean, as in transformers' configurations: softmax, sigmoids, or numbers."""
 
 
 class WeightsError(ValueError):
@@ -43,6 +56,7 @@ class Checkpoint:
         positions_filter: how its positions are resized, see `resize.PositionsFilter`.
         fixed_grid: why its positions cannot be resized; empty where they can.
         processing: how the source takes videos; None where it does not say.
+        problem_type: what the outputs mean; None where the source does not say.
     """
 
     source: str
@@ -60,6 +74,7 @@ class Checkpoint:
     fixed_grid: str = ""
     processing: Processing | None = None
     default_size: tuple[int, int] | None = None
+    problem_type: ProblemType | None = None
 
     @classmethod
     def of_model(cls, model: nn.Module, source: str = "the given ViViT") -> "Checkpoint":
@@ -79,8 +94,17 @@ class Checkpoint:
             tensors[name] = tensor.detach()
         names = getattr(model, "class_names", None)
         origin: dict[str, tuple[str, ...]] = {name: (name,) for name in tensors}
-        processing = getattr(model, "processing", None)
-        return cls(source, config_of(model), tensors, origin, class_names=names, processing=processing)
+        further: dict[str, Any] = {name: getattr(model, name, None) for name in ("processing", "problem_type")}
+        check_problem_type(further["problem_type"], source)
+        return cls(source, config_of(model), tensors, origin, class_names=names, **further)
+
+
+def check_problem_type(value: Any, source: str) -> None:
+    """Raise a WeightsError if a `ProblemType` is unknown; None is a source that does not say."""
+    if value is not None and value not in get_args(ProblemType):
+        raise WeightsError(
+            f"{source}: problem_type {value!r} is unknown; it is null or one of {', '.join(get_args(ProblemType))}"
+        )
 
 
 def config_of(model: Any) -> ViViTConfig:

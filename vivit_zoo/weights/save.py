@@ -32,7 +32,8 @@ def save_pretrained(checkpoint: Checkpoint, folder: str | PathLike[str], format:
         config, tensors, extra = to_transformers(checkpoint)
     else:
         config = {"model_type": MODEL_TYPE, "vivit_zoo_version": __version__}
-        config |= dataclasses.asdict(checkpoint.config) | {"class_names": checkpoint.class_names}
+        config |= dataclasses.asdict(checkpoint.config)
+        config |= {"class_names": checkpoint.class_names, "problem_type": checkpoint.problem_type}
         config["processing"] = checkpoint.processing and dataclasses.asdict(checkpoint.processing)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
         extra = {"preprocessor_config.json": image_processor(checkpoint.config, checkpoint.processing)}
