@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "system": set(),
     "weights": {"config", "system", "tokens"},
     "video": {"system"},
-    "evaluation": {"inference", "model", "video"},
+    "evaluation": {"datasets", "encoders", "inference", "model", "system", "video"},
     "datasets": {"system", "video"},
     "interpret": {
         *("attention", "encoders", "evaluation", "inference", "mlp", "model", "plots", "positions", "system", "video"),
@@ -50,7 +50,19 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {"commands", "scripts", "system"},
     "commands": {
-        *("bench", "config", "datasets", "encoders", "evaluation", "flops", "interpret", "model", "system", "video"),
+        *(
+            "bench",
+            "config",
+            "datasets",
+            "encoders",
+            "evaluation",
+            "flops",
+            "inference",
+            "interpret",
+            "model",
+            "studies",
+        ),
+        *("studies", "system", "video"),
     },
     "scripts": {"training"},
 }

@@ -1,4 +1,4 @@
-"""The command line: `vivit-zoo summary | convert | classify | attend | check-data | bench | train | study`.
+"""The command line: `vivit-zoo summary | convert | classify | attend | features | check-data | bench | ...`.
 
 This file imports nothing heavy, so that `--help` and wrong arguments are answered at once; `commands.py` does the work.
 """
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert(add("convert", help="convert a checkpoint to another format, with a report"))
     _add_classify(add("classify", help="print the most likely classes of video files"))
     _add_attend(add("attend", help="draw what a model attends to in a video"))
+    _add_features(add("features", help="write features of sliding windows, one file a video"))
     _add_check_data(add("check-data", help="open every video of a data set: classes, broken files"))
     _add_bench(add("bench", help="speed and memory of each variant, and of other libraries' ViViTs"))
     # For the list of commands alone: `_run` passes their arguments on.
@@ -128,30 +129,35 @@ def _add_attend(command: argparse.ArgumentParser) -> None:
     _add_video_options(command)
 
 
+def _add_features(command: argparse.ArgumentParser) -> None:
+    command.description = "Write the features of the windows of each video to a file. The same command resumes."
+    command.add_argument("sources", nargs="+", metavar="SOURCE", help="video files, or data sets; see docs/data.md")
+    _add_model(command)
+    _add_reading(command)
+    command.add_argument("--out", type=_folder, required=True, help="folder for the files, one a video")
+    command.add_argument(
+        "--layers", type=int, nargs="*", default=[-1], help="numbers of blocks, from 0; -1 for the last (-1)"
+    )
+    command.add_argument(
+        "--outputs",
+        nargs="+",
+        choices=("pooled", "frames", "dense"),
+        default=["pooled"],
+        help="of each layer: the mean of its tokens, that of each frame, or all tokens (pooled)",
+    )
+    command.add_argument("--no-norm", action="store_true", help="leave out the model's last norm of these tokens")
+    command.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="in the files (float32)")
+    command.add_argument("--window", type=_positive, help="frames of a window (those of the model)")
+    command.add_argument("--hop", type=_positive, help="distance of two windows, in sampled frames (a window)")
+    _add_sampling(command)
+    command.add_argument("--fps", type=_positive_rate, help="sampled frames a second, instead of --stride")
+    command.add_argument("--batch", type=_positive, default=8, help="windows in a batch (8)")
+    command.add_argument("--json", action="store_true", help="print the report as one JSON object")
+
+
 def _add_check_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", help="list file, folder, shards such as 'train-{000..015}.tar'; see docs/data.md")
-    command.add_argument("--root", help="folder that a list's paths start from (that of the list)")
-    command.add_argument(
-        "--classes", metavar="FILE", help="names of the classes, one a line, in the order of their numbers"
-    )
-    command.add_argument(
-        "--task",
-        choices=("single_label", "multi_label", "regression"),
-        default="single_label",
-        help="what a label is: one class, several, or a score (single_label)",
-    )
-    command.add_argument(
-        "--targets",
-        nargs="+",
-        default=[],
-        metavar="COLUMN",
-        help="for regression, the columns of a csv that hold the scores (the column of labels)",
-    )
-    command.add_argument(
-        "--video-key",
-        default="",
-        help="which video of a shard's sample is meant, such as base.mp4, if there are several",
-    )
+    _add_reading(command)
     command.add_argument("--frames", type=_positive, default=32, help="frames of a clip, to find shorter videos (32)")
     command.add_argument("--stride", type=_positive, default=2, help="distance of a clip's frames in the video (2)")
     command.add_argument("--full", action="store_true", help="decode every frame, which finds damage in the middle")
@@ -194,11 +200,40 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--checkpoint", required=True, metavar="SOURCE", help="hub id, folder or file of a model")
 
 
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--root", help="folder that a list's paths start from (that of the list)")
+    command.add_argument(
+        "--classes", metavar="FILE", help="names of the classes, one a line, in the order of their numbers"
+    )
+    command.add_argument(
+        "--task",
+        choices=("single_label", "multi_label", "regression"),
+        default="single_label",
+        help="what a label is: one class, several, or a score (single_label)",
+    )
+    command.add_argument(
+        "--targets",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="for regression, the columns of a csv that hold the scores (the column of labels)",
+    )
+    command.add_argument(
+        "--video-key",
+        default="",
+        help="which video of a shard's sample is meant, such as base.mp4, if there are several",
+    )
+
+
 def _add_video_options(command: argparse.ArgumentParser) -> None:
+    _add_sampling(command)
+    command.add_argument("--top", type=_positive, default=5, help="number of classes to print (5)")
+
+
+def _add_sampling(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stride", type=_positive, help="distance of a clip's frames in the video (as the model's source says, else 2)"
     )
-    command.add_argument("--top", type=_positive, default=5, help="number of classes to print (5)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
     command.add_argument(
         "--preprocessing",
@@ -250,13 +285,21 @@ def _integer(text: str, least: int) -> int:
 
 
 def _positive_seconds(text: str) -> float:
+    return _positive_number(text, "number of seconds")
+
+
+def _positive_rate(text: str) -> float:
+    return _positive_number(text, "number of frames a second")
+
+
+def _positive_number(text: str, what: str) -> float:
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return seconds
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {what}") from None
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive {what}")
+    return number
 
 
 _SIDES: dict = {"type": _positive, "nargs": "+", "metavar": "PIXELS"}

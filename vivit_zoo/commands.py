@@ -1,6 +1,8 @@
 """What each command of `vivit-zoo` does, given its parsed options; `cli.py` has the options themselves."""
 
 import argparse
+import dataclasses
+import json
 import sys
 import warnings
 from functools import partial
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from vivit_zoo.video.clips import Views
     from vivit_zoo.video.preprocess import Preprocess
 
-__all__ = ["attend", "bench", "check_data", "classify", "convert", "summary"]
+__all__ = ["attend", "bench", "check_data", "classify", "convert", "features", "summary"]
 
 SUMMARY_LEGEND = """\
 GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper counted;
@@ -99,28 +101,55 @@ def attend(options: argparse.Namespace) -> int:
     return 0
 
 
+def features(options: argparse.Namespace) -> int:
+    """Write the features of the windows of each video; 1 if one could not be read."""
+    from tqdm import tqdm
+
+    from vivit_zoo.evaluation.features import Extraction, extract_features, read_sources, windows_of
+    from vivit_zoo.inference import optimize_for_inference
+    from vivit_zoo.video.reader import check_backend
+
+    check_backend("pyav")
+    device = choose_device(options.device)
+    what = Extraction(
+        layers=tuple(options.layers),
+        outputs=tuple(options.outputs),
+        norm=not options.no_norm,
+        dtype=options.dtype,
+    )
+    videos = read_sources(options.sources, **_reading(options))
+    model = ViViT.from_pretrained(options.checkpoint, **_given(num_frames=options.window))
+    sampler, preprocess = windows_of(
+        model, options.stride, options.fps, options.hop, options.preprocessing, options.policy
+    )
+    report = extract_features(
+        optimize_for_inference(model.to(device).eval()),
+        videos,
+        options.out,
+        what,
+        sampler=sampler,
+        preprocess=preprocess,
+        batch_size=options.batch,
+        device=device,
+        checkpoint=options.checkpoint,
+        progress=partial(tqdm, desc="features", unit="video", dynamic_ncols=True, disable=None),
+    )
+    print(json.dumps(dataclasses.asdict(report)) if options.json else f"{options.out}: {report}")
+    return int(bool(report.broken))
+
+
 def check_data(options: argparse.Namespace) -> int:
     """Print what is in a data set; 1 if something cannot be used, 130 if stopped."""
     from tqdm import tqdm
 
     from vivit_zoo.datasets import check_videos, read_catalogue
     from vivit_zoo.datasets.check import check_fix, write_usable
-    from vivit_zoo.datasets.labels import read_class_list
     from vivit_zoo.video.reader import check_backend
 
     check_backend("pyav")  # without it every video would count as broken
-    classes = None if options.classes is None else read_class_list(Path(options.classes))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what they say is in the report
-        catalogue = read_catalogue(
-            options.source,
-            options.root,
-            classes,
-            task=options.task,
-            video_key=options.video_key,
-            targets=options.targets,
-            strict=False,
-        )
+        catalogue = read_catalogue(options.source, strict=False, **_reading(options))
     if options.fix is not None:
         check_fix(catalogue, options.fix, options.source)
     progress = partial(tqdm, desc="check", unit="video", dynamic_ncols=True, disable=None)
@@ -170,6 +199,15 @@ def _open_model(
     model = ViViT.from_pretrained(options.checkpoint)
     views, preprocess = inputs_of(model, clips, crops, options.stride, options.preprocessing, options.policy)
     return model, views, preprocess, device
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `read_catalogue`."""
+    from vivit_zoo.datasets.labels import read_class_list
+
+    classes = None if options.classes is None else read_class_list(Path(options.classes))
+    names = ("root", "task", "video_key", "targets")
+    return {"classes": classes, **{name: getattr(options, name) for name in names}}
 
 
 def _check_videos(paths: list[str]) -> None:

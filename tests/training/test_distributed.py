@@ -50,7 +50,10 @@ def assert_same_weights(one, other, atol=1e-6):
 
 def test_two_processes_train_and_test_as_one(tmp_path):
     runs = {"copies": small_momentum(), "shards": small_momentum(shard=True)}
-    processes = start(tmp_path, {"odd": small_momentum(batch_size=6)} | runs)
+    frozen = small_momentum(steps=4, eval_every=2, only="temporal")
+    of_frozen = {"frozen copies": frozen, "frozen shards": dataclasses.replace(frozen, shard=True)}
+    processes = start(tmp_path, {"odd": small_momentum(batch_size=6)} | runs | of_frozen)
+    train(frozen, tmp_path / "frozen")
     scores = train(small_momentum(), tmp_path / "one").test()
     assert scores.indices.tolist() == list(range(17))
     assert join(processes) == [0, 0]
@@ -61,6 +64,8 @@ def test_two_processes_train_and_test_as_one(tmp_path):
         torch.testing.assert_close(found.logits, scores.logits, rtol=0, atol=1e-5)
         for line, expected in zip(metrics(tmp_path / name), metrics(tmp_path / "one"), strict=True):
             assert line == pytest.approx(expected, abs=1e-5)
+    for name in of_frozen:
+        assert_same_weights(tmp_path / "frozen", tmp_path / name)
     # A batch that cannot be split over two processes is an error in both.
     for rank in (0, 1):
         message = (tmp_path / f"odd-{rank}.txt").read_text()

@@ -12,9 +12,9 @@ from vivit_zoo.datasets.labels import Classes, Label, Numbered, Task, check_task
 from vivit_zoo.datasets.listing import Listing
 from vivit_zoo.datasets.rows import Problem, RowsError
 from vivit_zoo.datasets.shards import is_shards
-from vivit_zoo.datasets.sources import FrameFolder, Place, TableRow, VideoFile
+from vivit_zoo.datasets.sources import FrameFolder, Place, TableRow, TarMember, VideoFile
 
-__all__ = ["Catalogue", "Entry", "read_catalogue"]
+__all__ = ["Catalogue", "Entry", "identity", "read_catalogue"]
 
 
 class Entry(NamedTuple):
@@ -243,7 +243,7 @@ def _join_rows(listing: Listing, labels: list[Any], task: Task, problems: list[P
     rows: dict[Any, list[int]] = {}
     for row, sample in enumerate(listing.samples):
         if labels[row] is not None:
-            rows.setdefault(_identity(sample.video), []).append(row)
+            rows.setdefault(identity(sample.video), []).append(row)
     labels, joined = list(labels), 0
     for several in rows.values():
         found = {labels[row] for row in several}
@@ -266,14 +266,16 @@ def _join_rows(listing: Listing, labels: list[Any], task: Task, problems: list[P
     return labels, [f"{joined} videos are listed several times; their labels are joined"] if joined else []
 
 
-def _identity(video: Place) -> Any:
-    """What two rows of one video have in common."""
+def identity(video: Place) -> Any:
+    """What two rows of one video have in common, and no rows of two videos: its place in the file system or table."""
     if isinstance(video, VideoFile):
         return _normal(video.path), video.start, video.stop
     if isinstance(video, FrameFolder):
         return _normal(video.folder), video.first, video.count
-    if isinstance(video, TableRow) and video.path:
-        return _normal(Path(video.path))
+    if isinstance(video, TableRow):
+        return _normal(Path(video.path)) if video.path else (getattr(video.table, "_fingerprint", ""), video.name)
+    if isinstance(video, TarMember):
+        return _normal(video.shard), video.member
     return video.name
 
 

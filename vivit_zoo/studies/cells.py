@@ -24,6 +24,7 @@ from vivit_zoo.studies.measures import clips_to_reach, rise
 from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.training.checkpoint import read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
+from vivit_zoo.training.freeze import freeze
 from vivit_zoo.training.loop import train
 
 __all__ = ["BASE", "UNTIL_LEARNED", "Cell", "Setting", "check_setting", "run_cell"]
@@ -186,6 +187,7 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
         "head_accuracy": {head: scores.accuracy() for head, scores in plain.heads.items() if head},
         "shuffled_accuracy": shuffled.accuracy(),
         "params": count_params(trained.model),
+        "trained_params": sum(one.numel() for one in trained.model.parameters() if one.requires_grad),
         "macs": count_macs(cell.setting.build, (1, *config.model.input_shape)),
         "clips_per_second": trained.clips_per_second,
         "rise": rise(looks),
@@ -219,7 +221,7 @@ def check_setting(setting: Setting) -> None:
     config = setting.train
     try:
         with torch.device("meta"):
-            setting.build()
+            freeze(setting.build(), config.only)
         config.data.build(config.model.input_shape).check_classes(config.model.num_classes)
     except ValueError as error:
         raise ValueError(f"{setting.name}: {error}") from error

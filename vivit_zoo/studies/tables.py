@@ -53,6 +53,7 @@ def study_table(rows: Sequence[Row], design: Design | None = None, pace: bool = 
         "halves swapped: reversed": partial(_percent, keys=("reversed_when_swapped",)),
         "ceiling": lambda row: "" if row.ceiling is None else f"{100 * row.ceiling:.1f}",
         "params": lambda row: _largest(row.values("params"), "{:,.0f}", 1),
+        "trained": lambda row: _largest(_fewer(row), "{:,.0f}", 1),
         "GMACs": lambda row: _largest(row.values("macs"), "{:.3g}", 1e9),
     }
     if pace:
@@ -106,6 +107,12 @@ def _reached(row: Row, measure: Measure) -> str:
 def _percent(row: Row, keys: tuple[str, ...]) -> str:
     values = [100 * value for value in row.values(*keys).values()]
     return PERCENT.text(*t_interval(values)) if values else ""
+
+
+def _fewer(row: Row) -> dict[int, float]:
+    """The number of parameters that train, where others are frozen."""
+    trained, params = row.values("trained_params"), row.values("params")
+    return {seed: count for seed, count in trained.items() if count < params[seed]}
 
 
 def _largest(values: dict[int, float], form: str, unit: float) -> str:

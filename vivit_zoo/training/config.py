@@ -69,6 +69,9 @@ class TrainConfig:
         lr: peak learning rate, after `warmup_steps` of linear warm-up from 0. A cosine decays it to 0.
         momentum: momentum of SGD.
         weight_decay: weight decay of matrices; positions, class tokens, norms and biases have none.
+        only: parts of the model that train, separated by commas; the others are frozen. "head", "pool" (attention
+            pooling), "temporal", "spatial", "norm", "bias", or regular expressions for names of parameters; the head
+            always trains, see `vivit_zoo.training.freeze`. "" trains everything.
         layer_decay: factor in (0, 1] between the learning rates of a layer and the layer below; None for 1.
         warmup_steps: steps of linear warm-up, at most half of `steps`.
         clip_grad: maximum norm of the gradient.
@@ -102,6 +105,7 @@ class TrainConfig:
     lr: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 0.05
+    only: str = ""
     layer_decay: float | None = None
     warmup_steps: int = 40
     clip_grad: float = 1.0

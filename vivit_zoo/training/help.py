@@ -12,6 +12,7 @@ The options that matter most; --help-all lists all of them:
   --batch_size N           clips in a step
   --accumulate N           parts into which a batch is cut, to save memory
   --lr RATE                peak learning rate
+  --only PARTS             train only these parts: head, pool, temporal, ... (docs/features.md)
   --model.num_frames N     frames of a clip; --model.image_size N: its side in pixels
   --workers N              processes that read clips
   --device NAME            auto, cpu, cuda or mps"""

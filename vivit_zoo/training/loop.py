@@ -39,6 +39,7 @@ from vivit_zoo.training.distributed import (
     set_weights,
     sync_gradients,
 )
+from vivit_zoo.training.freeze import freeze, set_train_mode
 from vivit_zoo.training.loading import BrokenFiles, Feed, TestOrder, TrainOrder, loader
 from vivit_zoo.training.losses import cross_entropy, one_hot
 from vivit_zoo.training.mixing import mixup
@@ -128,6 +129,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         report = config.start.init(model)
         if main:
             write_whole(run_dir / "start.txt", lambda file: file.write_text(f"{report}\n"))
+    freeze(model, config.only)
     if config.grad_checkpointing:
         model.set_grad_checkpointing()
     if config.compile:
@@ -141,6 +143,8 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         momentum=config.momentum,
         layer_decay=config.layer_decay,
     )
+    for group in optimizer.param_groups:  # without weight decay timm takes frozen parameters, too
+        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
     average = WeightAverage(model, config.ema) if config.ema else None
     done, seconds, best, total = 0, 0.0, -1.0, torch.zeros((), device=device)
     reached = False  # stop_accuracy
@@ -189,7 +193,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     with StopSignals() as signals:
         started = time.perf_counter()
         for step in steps:
-            model.train()
+            set_train_mode(model)
             lr = config.lr * warmup_cosine(step, min(config.warmup_steps, config.steps // 2), config.steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1)  # timm's name for the factor of a layer

@@ -208,6 +208,8 @@ def _result(
         "views": trained.data.views,
         "steps": config.steps,
         "params": count_params(trained.model),
+        "trained_params": sum(one.numel() for one in trained.model.parameters() if one.requires_grad),
+        "only": config.only,
         **pace,
         "waiting": max(0.0, 1 - pace["clips_per_second"] / pace["model_clips_per_second"]),
         "peak_bytes": trained.peak_bytes,
@@ -222,6 +224,7 @@ def _facts(config: TrainConfig, result: Mapping[str, Any]) -> Training:
     """What the model card says of a run."""
     names = ("steps", "batch_size", "opt", "lr", "weight_decay", "layer_decay", "label_smoothing", "mixup", "ema")
     settings = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    settings |= {"only": f"{config.only} ({result['trained_params']:,} parameters)"} if config.only else {}
     return Training(
         data=Path(config.data.train).name,  # not the folders of this machine
         started_from=config.start.source,
@@ -256,6 +259,11 @@ def _summary(result: dict[str, Any], workers: int) -> str:
         printed = f" {paper[name]:>6}" if name in paper else ""
         lines.append(f"{name:<{width}} {100 * share:>6.1f}{printed}")
     lines.append(f"{result['test_videos']} test videos, {result['views']} views each")
+    if result["only"]:
+        lines.append(
+            f"trained {result['trained_params']:,} of {result['params']:,} parameters ({result['only']}), the others "
+            "were frozen"
+        )
     for split, errors in broken.items():
         if errors:
             lines += [f"{len(errors)} {split} videos could not be read:", *(f"  {error}" for error in errors)]

@@ -3,7 +3,7 @@
 `vivit_zoo.video.augment` is imported by its own name, since it needs torchvision.
 """
 
-from vivit_zoo.video.clips import ClipSampler, Views, clip_indices, clip_offsets
+from vivit_zoo.video.clips import ClipSampler, Views, Windows, clip_indices, clip_offsets
 from vivit_zoo.video.preprocess import Preprocess, normalise
 from vivit_zoo.video.reader import VideoReader, read_video
 from vivit_zoo.video.source import VideoError
@@ -14,6 +14,7 @@ __all__ = [
     "VideoError",
     "VideoReader",
     "Views",
+    "Windows",
     "clip_indices",
     "clip_offsets",
     "normalise",

@@ -8,7 +8,7 @@ in what is repeated: "repeat_last" here shows the last frame of the video and no
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import isfinite
+from math import ceil, isfinite
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 from vivit_zoo.video.preprocess import Preprocess, view_crops
 from vivit_zoo.video.reader import Frame, Source, VideoError, VideoReader
 
-__all__ = ["ClipSampler", "Policy", "Views", "Where", "clip_indices", "clip_offsets"]
+__all__ = ["ClipSampler", "Policy", "Views", "Where", "Windows", "clip_indices", "clip_offsets"]
 
 Policy = Literal["repeat_last", "wrap", "error"]
 Where = Literal["random", "uniform", "centre"]
@@ -269,3 +269,49 @@ class Views(_Clips):
         """(clips, t, h, w, c) uint8."""
         frames = video.read(self.indices(video).ravel(), change=preprocess.resize)
         return rearrange(frames, "(clip t) h w c -> clip t h w c", clip=self.clips)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows(_Clips):
+    """Sliding windows: clips at equal distances, from the first frame of a video to its end.
+
+    The video is first sampled at the stride or the rate. Window k then has `frames` sampled frames from number k * hop
+    on, so that overlapping windows share their frames. The last window is the first one that holds the last sampled
+    frame, or the last one that starts within the video, if windows are further apart than their length.
+
+    Args:
+        frames: frames of a window.
+        stride: distance in frames between two of them.
+        fps: in place of the stride, see `ClipSampler`.
+        hop: distance between the starts of two windows, in sampled frames; None for `frames`, without overlap.
+        policy: what stands where the last window goes past the end of the video, see `clip_indices`. Under "error" that
+            window is left out, and a video shorter than one window is refused.
+
+    Raises:
+        ValueError: on numbers that cannot work.
+    """
+
+    hop: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hop is not None and self.hop < 1:
+            raise ValueError(f"hop {self.hop} is not positive; give the distance of two windows in sampled frames")
+
+    def indices(self, video: Video) -> np.ndarray:
+        """Frame numbers (windows, frames) int64 in [0, len(video)).
+
+        Raises:
+            VideoError: under the policy "error", if the video is shorter than a window.
+        """
+        hop = self.hop or self.frames
+        if self.fps is None:
+            sampled, step = -(-len(video) // self.stride), float(self.stride)
+        else:
+            sampled, step = max(1, ceil((self._duration(video) - _SLACK) * self.fps)), 1 / self.fps
+        past = max(0, sampled - self.frames)
+        windows = 1 + (past // hop if self.policy == "error" else -(-past // hop))
+        windows = min(
+            windows, -(-sampled // hop)
+        )  # of those further apart than their length, the last may miss the video
+        return np.stack([self._clip(video, number * hop * step) for number in range(windows)])

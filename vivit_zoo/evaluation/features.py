@@ -1,0 +1,392 @@
+"""Features of videos from a frozen model: sliding windows over each video, one file a video, resumable."""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vivit_zoo.datasets.catalogue import Catalogue, Entry, identity, read_catalogue
+from vivit_zoo.datasets.sources import Place, Reader, VideoFile, is_video
+from vivit_zoo.encoders import Encoder
+from vivit_zoo.evaluation.classify import inputs_of
+from vivit_zoo.evaluation.feature_files import FeatureWriter, read_metadata
+from vivit_zoo.model import ViViT
+from vivit_zoo.system.signals import StopSignals
+from vivit_zoo.video.clips import Policy, Views, Windows
+from vivit_zoo.video.preprocess import Preprocess, Style
+from vivit_zoo.video.reader import VideoError
+
+__all__ = [
+    "OUTPUTS",
+    "Extraction",
+    "FeatureReport",
+    "compute_features",
+    "extract_features",
+    "read_sources",
+    "windows_of",
+]
+
+OUTPUTS = ("pooled", "frames", "dense")
+"""What is kept of a layer's tokens (b, t, h, w, d): their mean (b, d), that of each frame (b, t, d), or all of them."""
+
+
+class Sampler(Protocol):
+    """Chooses frames of a video, such as `Windows` and `Views`; a dataclass."""
+
+    def indices(self, video: Any) -> np.ndarray:
+        """Frame numbers (windows, frames)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """Which features are kept of each window, besides the model's pooled output.
+
+    Args:
+        layers: numbers of blocks as for `ViViT.forward_intermediates`, negative ones from the end.
+        outputs: of each of these layers, see `OUTPUTS`.
+        norm: whether the last norm is applied to the tokens, as it is before the pooling.
+        dtype: of the features in files, "float32" or "float16".
+
+    Raises:
+        ValueError: on an unknown output or dtype, or layers without outputs.
+    """
+
+    layers: tuple[int, ...] = (-1,)
+    outputs: tuple[str, ...] = ("pooled",)
+    norm: bool = True
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in self.outputs:
+            if name not in OUTPUTS:
+                raise ValueError(f"output {name!r} is unknown; choose from {', '.join(OUTPUTS)}")
+        if self.dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype {self.dtype!r} is unknown; choose from float32, float16")
+        if self.layers and not self.outputs:
+            raise ValueError(f"layers {list(self.layers)} need an output; choose from {', '.join(OUTPUTS)}")
+
+
+@dataclass
+class FeatureReport:
+    """What `extract_features` did.
+
+    Args:
+        written: number of videos whose file was written.
+        skipped: number of videos whose file existed.
+        broken: names of videos that could not be read -> the reason.
+    """
+
+    written: int = 0
+    skipped: int = 0
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{self.written} written", f"{self.skipped} skipped, as they exist"]
+        return ", ".join([*parts, f"{len(self.broken)} could not be read"])
+
+
+def read_sources(sources: Sequence[str], **options: Any) -> Catalogue:
+    """Read video files, and data sets in any form, as one catalogue. Files have no label.
+
+    Args:
+        sources: paths of video files, or sources of `read_catalogue`.
+        **options: of `read_catalogue`. Later data sets get the classes of the first.
+
+    Raises:
+        ValueError: as `read_catalogue`.
+    """
+    entries: list[Entry] = []
+    classes = options.pop("classes", None)
+    for source in sources:
+        if is_video(source) and not Path(source).is_dir():
+            entries.append(Entry(VideoFile(Path(source)), None))  # type: ignore[arg-type]
+        else:
+            catalogue = read_catalogue(source, classes=classes, **options)
+            classes = catalogue.classes or None
+            entries += catalogue.entries
+    return Catalogue(entries, classes or [])
+
+
+def windows_of(
+    model: ViViT,
+    stride: int | None = None,
+    fps: float | None = None,
+    hop: int | None = None,
+    style: Style | None = None,
+    policy: Policy = "repeat_last",
+) -> tuple[Windows | Views, Preprocess]:
+    """Sliding windows of the frames that a model takes, and the preprocessing of the frames.
+
+    Args:
+        model: its `processing` decides what is not given, as for `vivit_zoo.evaluation.classify.inputs_of`. A model
+            whose frames are spread over the whole video gets one such window, if neither stride, fps nor hop is given.
+        stride, fps, hop, policy: see `Windows`.
+        style: see `Preprocess`.
+
+    Raises:
+        ValueError: if stride and fps are both given, or on values that `Windows` refuses.
+    """
+    if stride is not None and fps is not None:
+        raise ValueError(f"stride {stride} and fps {fps:g} are both given; give only one of them")
+    views, preprocess = inputs_of(model, 1, 1, stride, style, policy)
+    if views.spread and fps is None and hop is None:
+        return views, preprocess
+    return Windows(frames=views.frames, stride=views.stride, fps=fps, hop=hop, policy=policy), preprocess
+
+
+@torch.no_grad()
+def compute_features(model: ViViT, video: Tensor, what: Extraction) -> dict[str, Tensor]:
+    """Compute the features of a batch of clips: (b, c, t, h, w) -> name -> (b, ...).
+
+    "features" is the model's pooled output (b, d). "layer.{n}.pooled" is (b, d), "layer.{n}.frames" (b, t, d) and
+    "layer.{n}.dense" (b, t, h, w, d) of block n, counted from 0.
+
+    Raises:
+        ValueError: on layers that the model does not have.
+    """
+    if not what.layers:
+        return {"features": model.forward_features(video)}
+    features, tokens = model.forward_intermediates(video, what.layers, norm=what.norm)
+    found = {"features": features}
+    for number, x in zip(_layer_numbers(model, what.layers), tokens, strict=True):
+        forms = {"pooled": lambda x: x.mean((1, 2, 3)), "frames": lambda x: x.mean((2, 3)), "dense": lambda x: x}
+        found |= {f"layer.{number}.{name}": forms[name](x) for name in what.outputs}
+    return found
+
+
+def _count_blocks(model: ViViT) -> int:
+    return sum(len(module.blocks) for module in model.modules() if isinstance(module, Encoder))
+
+
+def _layer_numbers(model: ViViT, layers: Sequence[int]) -> list[int]:
+    """Numbers from 0 of layers that may be counted from the end."""
+    return [layer % _count_blocks(model) for layer in layers]
+
+
+def extract_features(
+    model: ViViT,
+    videos: Catalogue,
+    out: str | Path,
+    what: Extraction | None = None,
+    *,
+    sampler: Sampler | None = None,
+    preprocess: Preprocess | None = None,
+    batch_size: int = 8,
+    device: torch.device | str = "cpu",
+    checkpoint: str = "",
+    backend: str = "pyav",
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> FeatureReport:
+    """Write the features of each video to a file in a folder; resume an earlier call with the same settings.
+
+    Each file is written whole or not at all. Videos whose file exists are skipped, videos that cannot be read are
+    reported. Windows of several videos share a batch. Each frame is decoded once, however many windows it is in, and
+    only the frames of one window are in memory.
+
+    Args:
+        model: in evaluation mode, on the device.
+        videos: the videos, such as of `read_catalogue` or `read_sources`.
+        out: the folder; created if missing.
+        what: which features; None for the defaults.
+        sampler: the windows of each video, `Windows` or `Views` with one crop; None for those of `windows_of`.
+        preprocess: of the frames; None for that of `windows_of`.
+        batch_size: windows in a batch.
+        device: device of the model.
+        checkpoint: name of the model for the metadata; by default the source that it was loaded from.
+        backend: that decodes files.
+        progress: wraps the list of videos, such as `tqdm`.
+
+    Raises:
+        ValueError: if the model is in training mode, takes neither one nor three channels, or does not have a layer; or
+            if the folder has files that were made with other settings or labels, with the differences.
+        KeyboardInterrupt, SystemExit: on Ctrl-C and SIGTERM, after the batch; the files of finished videos stay.
+    """
+    what = what or Extraction()
+    usual, preprocessing = windows_of(model)
+    sampler, preprocess = sampler or usual, preprocess or preprocessing
+    _check_model(model, what, sampler)
+    settings = _settings(model, what, sampler, preprocess)
+    name = checkpoint or (model.load_report.source if model.load_report else "")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    report = FeatureReport()
+    jobs = _plan(videos, out, settings, {"checkpoint": name}, report)
+    reading = {"gray": model.config.in_chans == 1, "backend": backend}
+
+    def finish(batch: list[tuple[_Job, int, Tensor]]) -> None:
+        clips = torch.stack([clip for _, _, clip in batch]).to(device)
+        found = {key: x.cpu().to(getattr(torch, what.dtype)) for key, x in compute_features(model, clips, what).items()}
+        for row, (job, number, _) in enumerate(batch):
+            if not job.failed:
+                job.put(number, {key: x[row].numpy() for key, x in found.items()})
+                report.written += job.done == job.total
+        if signals.received:
+            done = f"{report.written} of {len(jobs)} videos are done"
+            tqdm.write(f"stopped: {done}; run the same command again to resume", file=sys.stderr)
+            signals.leave(signals.received)
+
+    batch: list[tuple[_Job, int, Tensor]] = []
+    with StopSignals() as signals:
+        try:
+            for job in progress(jobs):
+                try:
+                    for number, clip in enumerate(job.windows(sampler, preprocess, reading)):
+                        batch.append((job, number, clip))
+                        if len(batch) == batch_size:
+                            full, batch = batch, []
+                            finish(full)
+                except VideoError as error:
+                    job.discard()
+                    report.broken[job.place.name] = str(error)
+                    tqdm.write(f"skipped: {error}", file=sys.stderr)
+            if batch := [one for one in batch if not one[0].failed]:
+                finish(batch)
+        finally:
+            for job in jobs:
+                if job.done < job.total:
+                    job.discard()
+    return report
+
+
+@dataclass
+class _Job:
+    """A video whose features are to be written."""
+
+    place: Place
+    file: Path
+    metadata: dict[str, str]
+    total: int = 0
+    done: int = 0
+    failed: bool = False
+    writer: FeatureWriter | None = None
+    known: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def windows(self, sampler: Sampler, preprocess: Preprocess, reading: Mapping[str, Any]) -> Iterator[Tensor]:
+        """Each window (c, t, h, w). Frames are decoded once, and kept as long as the window needs them."""
+        with self.place.open(**reading) as video:
+            numbers = sampler.indices(video)
+            self.total = len(numbers)
+            self.known = {"frames": numbers, "times": _times(video)[numbers]}
+            kept: dict[int, np.ndarray] = {}
+            for window in numbers.tolist():
+                kept = {number: frame for number, frame in kept.items() if number in set(window)}
+                if new := sorted(set(window) - kept.keys()):
+                    kept |= zip(new, video.read(new, change=preprocess.resize), strict=True)
+                if len(sizes := {frame.shape for frame in kept.values()}) > 1:
+                    raise VideoError(f"{self.place.name}: the frames change size (h, w, c): {sorted(sizes)}")
+                yield preprocess([kept[number] for number in window], layout="t h w c")
+
+    def put(self, number: int, found: Mapping[str, np.ndarray]) -> None:
+        """Write the features of one window; those of the last one complete the file."""
+        if self.writer is None:
+            shapes = {name: ((self.total, *x.shape), str(x.dtype)) for name, x in found.items()}
+            shapes |= {name: (x.shape, str(x.dtype)) for name, x in self.known.items()}
+            self.writer = FeatureWriter(self.file, shapes, self.metadata)
+            for name, x in self.known.items():
+                self.writer.arrays[name][:] = x
+        for name, x in found.items():
+            self.writer.arrays[name][number] = x
+        self.done += 1
+        if self.done == self.total:
+            self.writer.finish()
+            self.writer, self.known = None, {}
+
+    def discard(self) -> None:
+        """Give the video up."""
+        self.failed = True
+        if self.writer is not None:
+            self.writer.discard()
+            self.writer = None
+
+
+def _times(video: Reader) -> np.ndarray:
+    """When each frame is shown, in seconds; nan for folders of images, which have no rate."""
+    try:
+        return np.asarray(video.times, np.float64)
+    except ValueError:
+        return np.full(len(video), np.nan)
+
+
+def _check_model(model: ViViT, what: Extraction, sampler: Sampler) -> None:
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() before extract_features(model, ...)")
+    if model.config.in_chans not in (1, 3):
+        raise ValueError(f"the model takes {model.config.in_chans} channels; videos have 3, or 1 for gray models")
+    if getattr(sampler, "crops", 1) != 1:
+        raise ValueError(f"the views have {getattr(sampler, 'crops', 1)} crops; features are of one crop, the centre")
+    count = _count_blocks(model)
+    for layer in what.layers:
+        if not -count <= layer < count:
+            raise ValueError(f"layer {layer} is not in {-count} to {count - 1}, the numbers of the model's blocks")
+
+
+def _settings(model: ViViT, what: Extraction, sampler: Any, preprocess: Preprocess) -> dict[str, Any]:
+    """What the features depend on, besides the video."""
+    digest = hashlib.sha256(model.config.to_json().encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    settings = {"weights": digest.hexdigest()[:16], **asdict(what), "layers": _layer_numbers(model, what.layers)}
+    settings |= {"sampler": type(sampler).__name__, **{f"sampler.{k}": v for k, v in asdict(sampler).items()}}
+    settings |= {f"preprocess.{name}": value for name, value in asdict(preprocess).items()}
+    return json.loads(json.dumps(settings))
+
+
+def _plan(
+    videos: Catalogue, out: Path, settings: dict[str, Any], more: dict[str, Any], report: FeatureReport
+) -> list[_Job]:
+    """The videos whose files do not exist; a video that is listed several times with one label counts once."""
+    jobs: list[_Job] = []
+    seen: set[Path] = set()
+    for entry in videos.entries:
+        label, name = entry.label, _class_name(entry.label, videos.classes)
+        metadata = {"video": entry.video.name, "label": label, "class_name": name, "settings": settings | more}
+        metadata = json.loads(json.dumps(metadata))
+        file = _file(out, entry, several=0)
+        if file in seen:  # the same seconds of a video with another label, as in EPIC-KITCHENS
+            file = _file(out, entry, several=1)
+        if file in seen:
+            continue
+        seen.add(file)
+        if not file.exists():
+            jobs.append(_Job(entry.video, file, {key: json.dumps(value) for key, value in metadata.items()}))
+            continue
+        _check_same(file, metadata)
+        report.skipped += 1
+    return jobs
+
+
+def _file(out: Path, entry: Entry, several: int) -> Path:
+    """The file of a video: its name, and a number that only this video has."""
+    known = [str(identity(entry.video)), entry.label] if several else str(identity(entry.video))
+    digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:10]
+    return out / f"{re.sub(r'[^0-9A-Za-z_-]+', '_', Path(entry.video.name).stem)[-60:]}-{digest}.safetensors"
+
+
+def _class_name(label: Any, classes: Any) -> Any:
+    if isinstance(label, dict):
+        return {head: _class_name(one, classes[head]) for head, one in label.items()}
+    if isinstance(label, tuple):
+        return [_class_name(one, classes) for one in label]
+    return classes[label] if isinstance(label, int) and classes else None
+
+
+def _check_same(file: Path, metadata: dict[str, Any]) -> None:
+    """Refuse a file that was made with other settings or for another label."""
+    theirs = read_metadata(file)
+    ours = metadata["settings"] | {"label": metadata["label"]}
+    made = theirs["settings"] | {"label": theirs["label"]}
+    changed = [name for name in dict.fromkeys([*ours, *made]) if ours.get(name) != made.get(name)]
+    if changed := [name for name in changed if name != "checkpoint"]:
+        listed = ", ".join(f"{name} {made.get(name)!r} instead of {ours.get(name)!r}" for name in changed)
+        raise ValueError(f"{file} was made with {listed}; give another folder, or delete this one")
