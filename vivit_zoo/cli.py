@@ -115,6 +115,12 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
         help="1x1, 4x3, ... (4x3; 1x1 where the model's source says more)",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
+    command.add_argument(
+        "--threshold",
+        type=_share,
+        metavar="P",
+        help="for models of several classes a video: print all classes of at least this probability, instead of --top",
+    )
     _add_video_options(command)
 
 
@@ -282,6 +288,16 @@ def _integer(text: str, least: int) -> int:
     if int(text) < least:
         raise argparse.ArgumentTypeError(f"{text} is too small; give at least {least}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a probability, from 0 to 1")
+    return share
 
 
 def _positive_seconds(text: str) -> float:

@@ -88,7 +88,9 @@ def classify(options: argparse.Namespace) -> int:
 
     _check_videos(options.videos)
     model, views, preprocess, device = _open_model(options, *(options.views or (None, None)))
-    return classify_files(model, options.videos, views, preprocess, device, top=options.top, as_json=options.json)
+    return classify_files(
+        model, options.videos, views, preprocess, device, options.top, options.json, threshold=options.threshold
+    )
 
 
 def attend(options: argparse.Namespace) -> int:

@@ -208,6 +208,50 @@ def test_several_heads(videos, monkeypatch, capsys):
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["noun", "noun", "verb", "verb"]
 
 
+def test_several_classes_a_video_have_sigmoids(videos, from_pretrained, model, capsys):
+    """Averaged over the views; with a threshold all classes above it, and no others."""
+    model.class_names, model.problem_type = ["a", "b", "c", "d", "e"], "multi_label_classification"
+    arguments = ["classify", videos[0], "--checkpoint", "m", "--views", "2x1"]
+    optimize_for_inference(model)
+    views = Views(clips=2, crops=1, frames=6).read(videos[0], Preprocess((8, 12)))
+    expected = torch.stack([model(view)[0] for view in views]).sigmoid().mean(0).detach()
+    assert main([*arguments, "--json", "--top", "3"]) == 0
+    best = json.loads(capsys.readouterr().out)["classes"]
+    assert [one["class"] for one in best] == expected.topk(3).indices.tolist()
+    np.testing.assert_allclose([one["probability"] for one in best], expected.topk(3).values, rtol=1e-5)
+    threshold = expected.sort().values[2:4].mean().item()
+    assert main([*arguments, "--threshold", str(threshold)]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[1] for line in lines] == ["abcde"[number] for number in expected.topk(2).indices]
+    assert main([*arguments, "--threshold", "1"]) == 0
+    assert capsys.readouterr().out.splitlines() == [videos[0]]  # no class is certain
+
+
+def test_a_regression_has_values(videos, from_pretrained, model, capsys):
+    model.class_names, model.problem_type = ["speed", "size", "x", "y", "z"], "regression"
+    arguments = ["classify", videos[0], "--checkpoint", "m", "--views", "2x1"]
+    optimize_for_inference(model)
+    expected = classify(model, videos[0], Views(clips=2, crops=1, frames=6), Preprocess((8, 12)))
+    assert main([*arguments, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in row["values"]] == model.class_names
+    assert [one["value"] for one in row["values"]] == expected.tolist()
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == [f"{expected[0].item():.5g}", "speed"]
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "why"), [(None, "gives it one; use --top"), ("regression", "predicts numbers")]
+)
+def test_a_threshold_is_for_several_classes(videos, from_pretrained, model, capsys, problem_type, why):
+    model.problem_type = problem_type
+    assert main(["classify", videos[0], "--checkpoint", "m", "--threshold", "0.5"]) == 2
+    assert (
+        f"a threshold of 0.5 is for models that give a video several classes; this one {why}" in capsys.readouterr().err
+    )
+
+
 def test_what_is_wrong_is_said_before_a_model_is_loaded(videos, from_pretrained, capsys, tmp_path):
     for path, device, message in [
         (videos[0], "abacus", "device 'abacus' cannot be used here"),
@@ -228,6 +272,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(videos, from_pretrained,
         (["--top", "0"], "argument --top: 0 is too small; give at least 1"),
         (["--stride", "0"], "argument --stride: 0 is too small; give at least 1"),
         (["--stride", "2.5"], "argument --stride: '2.5' is not a whole number"),
+        (["--threshold", "50"], "argument --threshold: '50' is not a probability, from 0 to 1"),
         (["--policy", "x"], "invalid choice: 'x'"),
         (["--preprocessing", "x"], "invalid choice: 'x'"),
     ],

@@ -1,4 +1,7 @@
-"""Classify video files: decode, sample views, average their logits, look up class names."""
+"""Classify video files: decode, sample views, average their outputs, look up class names.
+
+What the outputs mean is the model's `problem_type`: one class a video, several classes, or numbers.
+"""
 
 import json
 import re
@@ -12,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vivit_zoo.evaluation.evaluate import average_views
+from vivit_zoo.evaluation.predictions import Average
 from vivit_zoo.inference import optimize_for_inference
 from vivit_zoo.model import ViViT
 from vivit_zoo.video.clips import Policy, Views
@@ -26,8 +30,12 @@ __all__ = [
     "classify",
     "classify_files",
     "inputs_of",
+    "likely_classes",
+    "named_values",
     "top_classes",
 ]
+
+SEVERAL = "multi_label_classification"
 
 
 def classify(
@@ -37,8 +45,9 @@ def classify(
     preprocess: Preprocess,
     device: torch.device | str = "cpu",
     gray: bool = False,
+    average: Average = "logits",
 ) -> Tensor | dict[str, Tensor]:
-    """Return the mean logits over the views of a video file, (classes,), or a dictionary of them by head.
+    """Return the mean outputs over the views of a video file, (classes,), or a dictionary of them by head.
 
     Args:
         model: any callable from videos (b, c, t, h, w) to logits, or to a dictionary of logits by head.
@@ -47,11 +56,12 @@ def classify(
         preprocess: the preprocessing of the frames.
         device: device of the model.
         gray: pass one gray channel to the model instead of three.
+        average: "sigmoid" for models of several classes a video, see `average_views`.
 
     Raises:
         VideoError: if the file cannot be read, or is too short under the policy "error".
     """
-    logits = average_views(model, (view.to(device) for view in views.read(path, preprocess, gray)))
+    logits = average_views(model, (view.to(device) for view in views.read(path, preprocess, gray)), average)
     return {name: x[0] for name, x in logits.items()} if isinstance(logits, dict) else logits[0]
 
 
@@ -90,7 +100,36 @@ def inputs_of(
 
 def top_classes(logits: Tensor, names: Sequence[str] | None = None, count: int = 5) -> list[dict[str, Any]]:
     """Return number, name and softmax probability of the most likely classes, best first, from logits (classes,)."""
-    best = logits.float().softmax(dim=0).topk(min(count, len(logits)))
+    return _ranked(logits.float().softmax(dim=0), names, count)
+
+
+def likely_classes(
+    logits: Tensor, names: Sequence[str] | None = None, count: int = 5, threshold: float | None = None
+) -> list[dict[str, Any]]:
+    """Return number, name and sigmoid probability of the most likely classes, best first, from logits (classes,).
+
+    Args:
+        logits: of a model of several classes a video.
+        names: of the classes; None for their numbers.
+        count: number of classes to return.
+        threshold: return all classes with at least this probability instead, which may be none.
+    """
+    probabilities = logits.float().sigmoid()
+    if threshold is not None:
+        return [one for one in _ranked(probabilities, names, len(logits)) if one["probability"] >= threshold]
+    return _ranked(probabilities, names, count)
+
+
+def named_values(outputs: Tensor, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Return number, name and value of each target of a regression, from outputs (targets,)."""
+    return [
+        {"target": number, "name": names[number] if names else f"target {number}", "value": value}
+        for number, value in enumerate(outputs.float().tolist())
+    ]
+
+
+def _ranked(probabilities: Tensor, names: Sequence[str] | None, count: int) -> list[dict[str, Any]]:
+    best = probabilities.topk(min(count, len(probabilities)))
     return [
         {"class": number, "name": names[number] if names else f"class {number}", "probability": probability}
         for probability, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
@@ -119,30 +158,47 @@ def classify_files(
     device: torch.device | str = "cpu",
     top: int = 5,
     as_json: bool = False,
+    threshold: float | None = None,
 ) -> int:
     """Print the most likely classes of each file; return 1 if a file could not be read, else 0.
 
     Progress goes to stderr. With `as_json`, each file is a line {"video": ..., "classes": [{"class": 116, "name": ...,
     "probability": ...}, ...]}, where a model with several heads has a dictionary by head, or {"video": ..., "error":
-    ...}. The model is moved to the device and optimised for inference, in place.
+    ...}. A regression has {"video": ..., "values": [{"target": 0, "name": ..., "value": ...}, ...]} instead. The model
+    is moved to the device and optimised for inference, in place.
+
+    Args:
+        model, views, preprocess, device: as for `classify`.
+        paths: the video files.
+        top: number of classes to print.
+        as_json: print JSON.
+        threshold: for models of several classes a video, print the classes with at least this probability instead.
 
     Raises:
-        ValueError: if the model has no head, or an unsupported number of channels.
+        ValueError: if the model has no head, or an unsupported number of channels, or there is a threshold and the
+            model gives each video one class or numbers.
     """
     check_model(model)
+    if threshold is not None and model.problem_type != SEVERAL:
+        raise ValueError(
+            f"a threshold of {threshold} is for models that give a video several classes; this one "
+            + ("predicts numbers" if model.problem_type == "regression" else "gives it one; use --top")
+        )
+    problem_type, key = model.problem_type, "values" if model.problem_type == "regression" else "classes"
+    average: Average = "sigmoid" if problem_type == SEVERAL else "logits"
     model = optimize_for_inference(model.to(device).eval())
     failed = 0
     for path in tqdm(paths, disable=True if len(paths) < 2 else None, unit="video"):
         try:
-            logits = classify(model, path, views, preprocess, device, gray=model.config.in_chans == 1)
+            logits = classify(model, path, views, preprocess, device, model.config.in_chans == 1, average)
         except VideoError as error:
             failed = 1
             tqdm.write(f"vivit-zoo: {error}", file=sys.stderr)
             if as_json:
                 tqdm.write(json.dumps({"video": path, "error": str(error)}))
             continue
-        best = best_classes(model, logits, top)
-        tqdm.write(json.dumps({"video": path, "classes": best}) if as_json else class_table(path, best))
+        best = best_classes(model, logits, top, threshold)
+        tqdm.write(json.dumps({"video": path, key: best}) if as_json else class_table(path, best))
     return failed
 
 
@@ -158,18 +214,29 @@ def check_model(model: ViViT) -> None:
         raise ValueError(f"the model takes {model.config.in_chans} channels; videos have 3, or 1 for gray models")
 
 
-def best_classes(model: ViViT, logits: Tensor | dict[str, Tensor], count: int) -> Any:
-    """Return `top_classes` with the model's class names, by head if the model has several."""
+def best_classes(model: ViViT, logits: Tensor | dict[str, Tensor], count: int, threshold: float | None = None) -> Any:
+    """Return `top_classes` with the model's class names, by head if the model has several.
+
+    That is `likely_classes` or `named_values` for models of another `problem_type`.
+    """
     names = class_names(model)
     if isinstance(logits, dict):
         return {head: top_classes(x, names and names[head], count) for head, x in logits.items()}
+    if model.problem_type == "regression":
+        return named_values(logits, names)
+    if model.problem_type == SEVERAL:
+        return likely_classes(logits, names, count, threshold)
     return top_classes(logits, names, count)
 
 
 def class_table(path: str, best: Any) -> str:
-    """Format the result of `best_classes`: the path, then a line for each class."""
+    """Format the result of `best_classes`: the path, then a line for each class or target."""
     heads = best if isinstance(best, dict) else {"": best}
     lines = [path]
     for head, classes in heads.items():
-        lines += [f"{one['probability']:8.2%}  {head + ' ' if head else ''}{one['name']}" for one in classes]
+        lines += [f"{_number(one)}  {head + ' ' if head else ''}{one['name']}" for one in classes]
     return "\n".join(lines)
+
+
+def _number(one: dict[str, Any]) -> str:
+    return f"{one['value']:10.5g}" if "value" in one else f"{one['probability']:8.2%}"
