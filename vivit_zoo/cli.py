@@ -121,7 +121,7 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
         metavar="P",
         help="for models of several classes a video: print all classes of at least this probability, instead of --top",
     )
-    _add_video_options(command)
+    _add_video_options(command, "mask")
 
 
 def _add_attend(command: argparse.ArgumentParser) -> None:
@@ -231,12 +231,12 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_video_options(command: argparse.ArgumentParser) -> None:
-    _add_sampling(command)
+def _add_video_options(command: argparse.ArgumentParser, *policies: str) -> None:
+    _add_sampling(command, *policies)
     command.add_argument("--top", type=_positive, default=5, help="number of classes to print (5)")
 
 
-def _add_sampling(command: argparse.ArgumentParser) -> None:
+def _add_sampling(command: argparse.ArgumentParser, *policies: str) -> None:
     command.add_argument(
         "--stride", type=_positive, help="distance of a clip's frames in the video (as the model's source says, else 2)"
     )
@@ -249,9 +249,11 @@ def _add_sampling(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--policy",
-        choices=("repeat_last", "wrap", "error"),
+        choices=("repeat_last", "wrap", "error", *policies),
         default="repeat_last",
-        help="for a video shorter than a clip: repeat its last frame, start it again, or refuse it (repeat_last)",
+        help="for a video shorter than a clip: repeat its last frame, start it again, or refuse it"
+        + ("; mask: what is missing changes nothing in the result" if policies else "")
+        + " (repeat_last)",
     )
 
 

@@ -78,7 +78,7 @@ def test_views_are_those_of_the_classifier(catalogue):
     assert label == 1
     assert video.shape == (9, 3, 4, 24, 24)
     assert video.dtype == torch.uint8
-    expected = torch.cat(list(views.read(catalogue.entries[3].video.path, preprocess)))
+    expected = torch.cat([view for (view,) in views.read(catalogue.entries[3].video.path, preprocess)])
     assert torch.equal(normalise(video), expected)
     assert VideoViews(catalogue, views, preprocess, gray=True)[3][0].shape == (9, 1, 4, 24, 24)
     with pytest.raises(ValueError, match="preprocessing of the style 'transformers' is not x"):
@@ -125,3 +125,14 @@ def test_one_frame_is_enough_for_models_of_one_frame(broken_set):
 def test_too_short_for_the_sampler(catalogue):
     with pytest.raises(VideoError, match=r"jump_0\.mp4: 20 frames are too few: 16 with stride 2 from frame"):
         VideoClips(catalogue, ClipSampler(frames=16, policy="error"))[0]
+
+
+def test_masks_come_third(catalogue):
+    """The videos have 20 frames."""
+    clips = VideoClips(catalogue, ClipSampler(frames=4, stride=8, policy="mask"))
+    video, label, mask = clips[3]
+    assert mask.tolist() == [True, True, True, False]
+    assert numbers_in(video) == [0, 8, 16, 19]
+    assert (label, video.dtype, mask.dtype) == (1, torch.uint8, torch.bool)
+    views = VideoViews(catalogue, Views(clips=1, frames=4, stride=8, policy="mask"), Preprocess((24, 24)))
+    assert views[3][2].tolist() == [[True, True, True, False]] * 3

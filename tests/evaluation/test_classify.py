@@ -1,6 +1,7 @@
 """From files to classes: views and their order, averaging, names, and the command line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_views_are_averaged_as_raw_logits():
 
 def test_views_come_crop_by_crop_and_clip_by_clip(videos):
     preprocess = Preprocess((48, 48), 48)  # the video's own height: no resizing
-    views = list(Views(clips=4, crops=3, frames=8, stride=3).read(videos[0], preprocess))
+    views = [view for (view,) in Views(clips=4, crops=3, frames=8, stride=3).read(videos[0], preprocess)]
     assert len(views) == 12
     frames = read_video(videos[0])
     expected = []
@@ -101,11 +102,21 @@ def test_short_videos(videos):
         list(Views(policy="error").read(videos[1], preprocess))
     seen = {}
     for policy in ("repeat_last", "wrap"):
-        (view,) = Views(clips=1, crops=1, frames=20, policy=policy).read(videos[1], Preprocess((48, 64), 48))
+        ((view,),) = Views(clips=1, crops=1, frames=20, policy=policy).read(videos[1], Preprocess((48, 64), 48))
         pixels = ((view[0].permute(1, 2, 3, 0) + 1) * 127.5).round().numpy().astype(np.uint8)
         seen[policy] = numbers_of(pixels)
     assert seen["repeat_last"] == [*range(0, 25, 2), *[24] * 7]
     assert seen["wrap"] == [number % 25 for number in range(0, 40, 2)]
+
+
+def test_what_a_short_video_lacks_changes_nothing_under_the_policy_mask(videos, model):
+    """Two views of 25 frames; with the stride of 8 the last two frames of the clip are after the end."""
+    views, preprocess = Views(clips=2, crops=1, frames=6, stride=8, policy="mask"), Preprocess((8, 12))
+    clip = preprocess(read_video(videos[1])[[0, 8, 16, 24, 24, 24]])[None]
+    clip[:, :, -2:] = torch.nan
+    expected = model(clip, torch.tensor([[True] * 4 + [False] * 2]))[0]
+    torch.testing.assert_close(classify(model, videos[1], views, preprocess), expected)
+    assert not torch.allclose(classify(model, videos[1], replace(views, policy="repeat_last"), preprocess), expected)
 
 
 def test_wrong_views():
@@ -213,7 +224,7 @@ def test_several_classes_a_video_have_sigmoids(videos, from_pretrained, model, c
     model.class_names, model.problem_type = ["a", "b", "c", "d", "e"], "multi_label_classification"
     arguments = ["classify", videos[0], "--checkpoint", "m", "--views", "2x1"]
     optimize_for_inference(model)
-    views = Views(clips=2, crops=1, frames=6).read(videos[0], Preprocess((8, 12)))
+    views = [view for (view,) in Views(clips=2, crops=1, frames=6).read(videos[0], Preprocess((8, 12)))]
     expected = torch.stack([model(view)[0] for view in views]).sigmoid().mean(0).detach()
     assert main([*arguments, "--json", "--top", "3"]) == 0
     best = json.loads(capsys.readouterr().out)["classes"]

@@ -235,6 +235,7 @@ def test_wandb_writes_into_the_folder_of_the_run_and_resumes_it(tmp_path, monkey
         ({"layer_decay": 1.5}, "layer_decay 1.5 is not in"),
         ({"batch_size": 6, "accumulate": 4}, "batch_size 6 is not divisible by accumulate 4"),
         ({"mixup": -0.1}, "mixup -0.1 is negative"),
+        ({"mixup": 0.2, "data": DataConfig(policy="mask")}, "mixup mixes clips whose masks differ"),
         ({"stop_accuracy": 90}, r"stop_accuracy 90 is not in \(0, 1\]"),
         ({"stop_accuracy": 0.9, "stop_head": "verb"}, "stop_head 'verb' is unknown; the model has one unnamed head"),
     ],

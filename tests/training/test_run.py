@@ -115,6 +115,28 @@ def test_thirty_clips_of_which_five_are_broken(run, tmp_path, capsys):
             assert f"\n  {line}\n" in out
 
 
+def test_short_videos_with_masks_from_training_to_their_classes(run, tmp_path, capsys, monkeypatch):
+    """The videos have 20 frames, and clips of 4 frames at a stride of 8 need 25."""
+    write_set(tmp_path / "sound", 5)
+    seen, forward = [], ViViT.forward
+
+    def watch(model, video, mask=None):
+        seen.append(mask)
+        return forward(model, video, mask)
+
+    monkeypatch.setattr(ViViT, "forward", watch)
+    short = ["--data.policy", "mask", "--data.stride", "8"]
+    assert run(*short, "--steps", "4", "--batch_size", "3", "--eval_every", "2", "--workers", "1") == 0
+    assert {mask.sum().item() / len(mask) for mask in seen} == {3}
+    with (tmp_path / "run" / "predictions.csv").open() as file:
+        row = next(csv.DictReader(file))
+    capsys.readouterr()
+    command_line = ["classify", row["name"], "--checkpoint", "run/model", "--views", "2x1", "--device", "cpu", "--json"]
+    assert main([*command_line, "--policy", "mask", "--stride", "8"]) == 0
+    best = json.loads(capsys.readouterr().out)["classes"][0]
+    assert (best["name"], best["probability"]) == (row["top1"], pytest.approx(float(row["top1_probability"]), abs=1e-5))
+
+
 def test_a_model_like_its_start_with_the_classes_of_the_data(run, tmp_path):
     write_set(tmp_path / "sound", 5)
     ViViT(TINY.model.replace(num_classes=9, num_frames=6)).save_pretrained(tmp_path / "start")

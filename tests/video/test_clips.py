@@ -257,7 +257,7 @@ def test_samplers_of_real_files(path):
 def test_views_of_bytes_come_crop_by_crop_and_clip_by_clip(path, crops, lefts):
     frames = read_video(path)
     with VideoReader(path.read_bytes()) as video:  # crops of the video's own height: no resizing
-        views = Views(clips=4, crops=crops, frames=8, stride=3).cut(video, Preprocess(48, 48))
+        (views,) = Views(clips=4, crops=crops, frames=8, stride=3).cut(video, Preprocess(48, 48))
     assert views.dtype == torch.uint8
     assert views.is_contiguous()
     expected = [frames[at : at + 24 : 3, :, left : left + 48] for left in lefts for at in (0, 12, 24, 36)]
@@ -268,7 +268,55 @@ def test_views_of_bytes_come_crop_by_crop_and_clip_by_clip(path, crops, lefts):
 def test_views_of_bytes_are_those_that_are_read_before_scaling(path, gray):
     views, preprocess = Views(clips=2, frames=4, fps=10), Preprocess((20, 28))
     with VideoReader(path, gray=gray) as video:
-        cut = views.cut(video, preprocess)
+        (cut,) = views.cut(video, preprocess)
     assert cut.shape == (6, 1 if gray else 3, 4, 20, 28)
-    read = torch.cat(list(views.read(path.read_bytes(), preprocess, gray=gray)))
+    read = torch.cat([view for (view,) in views.read(path.read_bytes(), preprocess, gray=gray)])
     torch.testing.assert_close(cut.float() / 127.5 - 1, read, rtol=0, atol=0)
+
+
+@given(lengths, counts, strides, st.integers(1, 3))
+def test_under_the_policy_mask_frames_beyond_the_end_are_marked(length, frames, stride, clips):
+    masked, plain = (
+        Views(clips=clips, crops=1, frames=frames, stride=stride, policy=policy).sample(steady(length))
+        for policy in ("mask", "repeat_last")
+    )
+    np.testing.assert_array_equal(masked.indices, plain.indices)
+    assert plain.mask is None
+    for offset, mask in zip(clip_offsets(length, clips, frames, stride), masked.mask, strict=True):
+        assert mask.tolist() == [offset + i * stride < length for i in range(frames)]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "mask"),
+    [
+        (ClipSampler(frames=6, stride=1, policy="mask"), [1, 1, 1, 1, 0, 0]),
+        (ClipSampler(frames=6, stride=2, where="centre", policy="mask"), [1, 1, 0, 0, 0, 0]),
+        (
+            ClipSampler(frames=4, fps=50, policy="mask"),
+            [1, 1, 1, 1],
+        ),  # of 25: some frames come twice, but all are there
+        (ClipSampler(frames=4, fps=12.5, policy="mask"), [1, 1, 0, 0]),
+        (ClipSampler(frames=6, where="uniform", policy="mask"), [1, 1, 0, 1, 1, 0]),
+        (Views(frames=6, clips=1, spread=True, policy="mask"), [[1, 0, 1, 1, 0, 1]]),
+    ],
+)
+def test_masks_of_a_video_of_four_frames(sampler, mask):
+    torch.manual_seed(0)
+    sample = sampler.sample(steady(4))
+    assert sample.mask.astype(int).tolist() == mask
+    assert sample.indices.max() <= 3
+    torch.manual_seed(0)
+    np.testing.assert_array_equal(sampler.indices(steady(4)), sample.indices)
+
+
+def test_masks_of_views_follow_their_clips(path):
+    views, preprocess = Views(clips=2, frames=8, stride=9, policy="mask"), Preprocess((20, 28))
+    with VideoReader(path) as video:
+        wanted = views.sample(video).mask
+        _, masks = views.cut(video, preprocess)
+    assert not wanted.all()
+    assert masks.dtype == torch.bool
+    np.testing.assert_array_equal(masks.numpy(), np.tile(wanted, (3, 1)))
+    read = list(views.read(path, preprocess))
+    assert torch.equal(torch.cat([mask for _, mask in read]), masks)
+    assert [view.shape for view, _ in read] == [(1, 3, 8, 20, 28)] * 6

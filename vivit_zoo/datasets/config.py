@@ -81,7 +81,7 @@ class DataConfig:
         stride: distance in frames between two frames of a clip.
         fps: in place of the stride, frames of a clip for a second of the video.
         where: "random", "uniform" or "centre": which clip of a video is trained on, see `ClipSampler`.
-        policy: for a video shorter than a clip: "repeat_last", "wrap" or "error", see `clip_indices`.
+        policy: for a video shorter than a clip: "repeat_last", "wrap", "error" or "mask", see `clip_indices`.
         views: clips and crops of the final test; the looks on the way take one clip and one crop.
         augment: of the training clips; its size is the model's. Not of what is built in.
         mirror: whether the words left, right, clockwise, ... in the classes' names tell what a mirror image shows, see

@@ -19,11 +19,12 @@ from vivit_zoo.video.reader import Frame, VideoError
 __all__ = ["VideoClips", "VideoViews"]
 
 
-class VideoClips(Dataset[tuple[Tensor, Any]]):
+class VideoClips(Dataset[tuple[Any, ...]]):
     """One clip of each video, to train on: (video (c, t, h, w) uint8, label).
 
     Labels are class numbers, or by head; for several labels a video (classes,) float32 of 0 and 1; for scores
-    (targets,) float32.
+    (targets,) float32. Under the policy "mask" of the sampler an item has the clip's mask (t,) bool
+    third, see `Sample`.
 
     Which clip, and what the transform makes of it, is drawn anew for every item, from torch's global generator alone. A
     file is opened when its item is asked for; only the clip's frames are decoded, each once.
@@ -62,11 +63,13 @@ class VideoClips(Dataset[tuple[Tensor, Any]]):
     def __len__(self) -> int:
         return len(self.catalogue)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         source, label = self.catalogue.entries[index]
         with _open(source, self.sampler.frames, self.reading) as video:
-            clip = video.read(self.sampler.indices(video), change=self.resize)
-        return self._item(clip, label)
+            indices, mask = self.sampler.sample(video)
+            clip = video.read(indices, change=self.resize)
+        item = self._item(clip, label)
+        return item if mask is None else (*item, torch.from_numpy(mask))
 
     def labels(self) -> list[Label]:
         """Return the labels of all videos, as the catalogue has them."""
@@ -81,8 +84,10 @@ class VideoClips(Dataset[tuple[Tensor, Any]]):
         return video, target_of(label, self.catalogue)
 
 
-class VideoViews(Dataset[tuple[Tensor, Any]]):
+class VideoViews(Dataset[tuple[Any, ...]]):
     """All views of each video, to test on: ((v, c, t, h, w) uint8, label), with labels as in `VideoClips`.
+
+    Under the policy "mask" of the views an item has their mask (v, t) bool third.
 
     The order is the original's: all clips of the first crop, then of the next. Nothing is random. With `normalise` on
     the device the views are those that `classify` sees.
@@ -115,10 +120,11 @@ class VideoViews(Dataset[tuple[Tensor, Any]]):
     def __len__(self) -> int:
         return len(self.catalogue)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         source, label = self.catalogue.entries[index]
         with _open(source, self.views.frames, self.reading) as video:
-            return self.views.cut(video, self.preprocess), target_of(label, self.catalogue)
+            views, *mask = self.views.cut(video, self.preprocess)
+            return views, target_of(label, self.catalogue), *mask
 
 
 def target_of(label: Label, catalogue: Catalogue) -> Any:

@@ -39,7 +39,7 @@ SEVERAL = "multi_label_classification"
 
 
 def classify(
-    model: Callable[[Tensor], Tensor | dict[str, Tensor]],
+    model: Callable[..., Tensor | dict[str, Tensor]],
     path: str | Path,
     views: Views,
     preprocess: Preprocess,
@@ -50,7 +50,8 @@ def classify(
     """Return the mean outputs over the views of a video file, (classes,), or a dictionary of them by head.
 
     Args:
-        model: any callable from videos (b, c, t, h, w) to logits, or to a dictionary of logits by head.
+        model: any callable from videos (b, c, t, h, w) to logits, or to a dictionary of logits by head. Under the
+            policy "mask" it also gets the mask (b, t).
         path: the video file.
         views: the clips and crops to sample.
         preprocess: the preprocessing of the frames.
@@ -61,7 +62,8 @@ def classify(
     Raises:
         VideoError: if the file cannot be read, or is too short under the policy "error".
     """
-    logits = average_views(model, (view.to(device) for view in views.read(path, preprocess, gray)), average)
+    clips = (tuple(x.to(device) for x in clip) for clip in views.read(path, preprocess, gray))
+    logits = average_views(model, clips, average)
     return {name: x[0] for name, x in logits.items()} if isinstance(logits, dict) else logits[0]
 
 

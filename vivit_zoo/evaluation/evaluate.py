@@ -18,7 +18,7 @@ Kind = TypeVar("Kind", bound=Predictions)
 
 @overload
 def evaluate(
-    model: Callable[[Tensor], Any],
+    model: Callable[..., Any],
     batches: Iterable[Any],
     device: torch.device | str = ...,
     change: Callable[[Tensor], Tensor] | None = ...,
@@ -26,7 +26,7 @@ def evaluate(
 ) -> Scores: ...
 @overload
 def evaluate(
-    model: Callable[[Tensor], Any],
+    model: Callable[..., Any],
     batches: Iterable[Any],
     device: torch.device | str = ...,
     change: Callable[[Tensor], Tensor] | None = ...,
@@ -36,7 +36,7 @@ def evaluate(
 ) -> Kind: ...
 @torch.no_grad()
 def evaluate(
-    model: Callable[[Tensor], Any],
+    model: Callable[..., Any],
     batches: Iterable[Any],
     device: torch.device | str = "cpu",
     change: Callable[[Tensor], Tensor] | None = None,
@@ -48,7 +48,8 @@ def evaluate(
 
     Videos are clips (b, c, t, h, w), or views (b, v, c, t, h, w), which are averaged by `average_views`. Labels are
     (b,), or a dictionary by head, for other kinds of scores (b, outputs). Indices (b,) are the positions of the clips
-    in the data set. Further elements of a batch are ignored.
+    in the data set. If a batch has an attribute `mask` that is not None, (b, t) or (b, v, t), such as a
+    `training.loading.Batch`, it is the model's second argument. Further elements of a batch are ignored.
 
     Args:
         model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of logits by head.
@@ -60,17 +61,24 @@ def evaluate(
         kind: `Scores` for one class a clip, `MultiLabelScores` for several, `RegressionScores` for numbers.
 
     Raises:
-        ValueError: if there are no batches, or the labels do not match the logits.
+        ValueError: if there are no batches, the labels do not match the logits, or clips with a mask are to be changed.
     """
     answers, labels, indices = [], [], []
 
-    def changed(video: Tensor) -> Any:
-        return model(video if change is None else change(video))
+    def changed(video: Tensor, *mask: Tensor) -> Any:
+        if mask and change is not None:
+            raise ValueError("clips with a mask cannot be changed: their frames would leave their place in it")
+        return model(video if change is None else change(video), *mask)
 
-    for video, label, *more in batches:
-        video = video.to(device)
-        several = video.ndim == 6
-        answers.append(_to_cpu(average_views(changed, video, average or kind.average) if several else changed(video)))
+    for batch in batches:
+        video, label, *more = batch
+        mask = getattr(batch, "mask", None)
+        clip = tuple(x.to(device) for x in (video, mask) if x is not None)
+        if video.ndim == 6:
+            views = zip(*(x.unbind(1) for x in clip), strict=True)
+            answers.append(_to_cpu(average_views(changed, views, average or kind.average)))
+        else:
+            answers.append(_to_cpu(changed(*clip)))
         labels.append(_to_cpu(label))
         indices += more[:1]
     if not answers:
@@ -94,8 +102,8 @@ def _join(batches: list[Any]) -> Any:
 
 @torch.no_grad()
 def average_views(
-    model: Callable[[Tensor], Tensor | dict[str, Tensor]],
-    views: Tensor | Iterable[Tensor],
+    model: Callable[..., Tensor | dict[str, Tensor]],
+    views: Tensor | Iterable[Tensor | tuple[Tensor, ...]],
     average: Average = "logits",
 ) -> Any:
     """Average the outputs over the views of each video: (b, v, c, t, h, w) -> (b, classes).
@@ -105,7 +113,8 @@ def average_views(
     Args:
         model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of logits by head.
             The result has the same type. Modules must be in evaluation mode.
-        views: (b, v, c, t, h, w), or an iterable of v tensors (b, c, t, h, w), which may be made one at a time.
+        views: (b, v, c, t, h, w), or an iterable of v tensors (b, c, t, h, w), which may be made one at a time. A tuple
+            in place of a tensor holds all arguments of the model, such as a video and its mask.
         average: "softmax" averages probabilities of one class instead, and returns the logarithm of the mean; "sigmoid"
             those of several classes, and returns the logits of the mean.
 
@@ -118,7 +127,7 @@ def average_views(
         if views.ndim != 6:
             raise ValueError(f"views have the axes (b, v, c, t, h, w); got shape {tuple(views.shape)}")
         views = views.unbind(1)
-    logits: list[Any] = [model(view) for view in views]
+    logits: list[Any] = [model(*view) if isinstance(view, tuple) else model(view) for view in views]
     if not logits:
         raise ValueError("there are no views to average")
 

@@ -48,7 +48,7 @@ def attend_file(
     Raises:
         VideoError: if the file cannot be read, or is too short under the policy "error".
         ValueError: if the model has no such layer, no head, or an unsupported number of channels; or if there are
-            several views.
+            several views or the policy "mask".
         OSError: if the pictures cannot be written.
     """
     check_model(model)
@@ -56,6 +56,8 @@ def attend_file(
         raise ValueError(
             f"views have {views.clips} clips and {views.crops} crops; a picture needs one clip and one crop"
         )
+    if views.policy == "mask":
+        raise ValueError("a picture shows every frame of the clip; choose another policy than 'mask'")
     name = None if layer is None else choose_layer(model, layer)
     with VideoReader(path, gray=model.config.in_chans == 1) as video:
         (clip,) = views.indices(video)

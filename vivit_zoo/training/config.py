@@ -153,6 +153,10 @@ class TrainConfig:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}")
         if self.data.task != "single_label":
             raise ValueError(f"data.task {self.data.task!r} has no loss to train with yet; only 'single_label' has")
+        if self.mixup and self.data.policy == "mask":
+            raise ValueError(
+                "mixup mixes clips whose masks differ; leave it out, or use another data.policy than 'mask'"
+            )
         has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not has.get(self.device, True):
             raise ValueError(f"device {self.device!r} is not available here; use 'auto' or 'cpu'")

@@ -49,6 +49,7 @@ class Batch(NamedTuple):
         file in a test; empty if no clip could be read.
     broken: index and message of each file that could not be read.
     seconds: time to make the batch, in one process.
+    mask: (b, t), or (b, v, t) of views, True for frames that are there; None for all.
     """
 
     video: Tensor
@@ -56,6 +57,7 @@ class Batch(NamedTuple):
     places: Tensor
     broken: tuple[tuple[int, str], ...]
     seconds: float
+    mask: Tensor | None = None
 
 
 class TrainOrder(Sampler[list[Draw]]):
@@ -150,8 +152,8 @@ class _Guarded(Dataset[Batch]):
             except VideoError:  # `Feed` raises it; from a worker process it would have a traceback
                 return Batch(torch.empty(0), None, torch.empty(0), tuple(broken), time.perf_counter() - started)
             items, places = [item for item, _ in found], [place for _, place in found]
-        video, label = default_collate(items)
-        return Batch(video, label, torch.tensor(places), tuple(broken), time.perf_counter() - started)
+        video, label, *mask = default_collate(items)
+        return Batch(video, label, torch.tensor(places), tuple(broken), time.perf_counter() - started, *mask)
 
     def _item(self, draw: Draw, broken: list[tuple[int, str]]) -> tuple[Any, int]:
         """Return the item, or another item if it is broken, and the index that it counts for."""
@@ -176,8 +178,8 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
     (`TestOrder`) the replacement does not count. torch's global random generator is seeded for each item.
 
     Args:
-        dataset: items (video, label) by index. If it has `__getitems__`, whole batches are loaded with it, and its
-            items may be neither random nor broken.
+        dataset: items (video, label) or (video, label, mask) by index. If it has `__getitems__`, whole batches are
+            loaded with it, and its items may be neither random nor broken.
         order: order of the items.
         seed: seed of random values in an item, used with its epoch and index.
         workers: number of worker processes; 0 loads in this process.
@@ -268,6 +270,7 @@ class Feed:
             yield batch._replace(
                 video=normalise(batch.video.to(self.device, non_blocking=True)),
                 label=_to(batch.label, self.device),
+                mask=None if batch.mask is None else _to(batch.mask, self.device),
             )
 
 

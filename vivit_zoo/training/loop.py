@@ -198,12 +198,13 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1)  # timm's name for the factor of a layer
             for part in range(config.accumulate):
-                video, label, *_ = next(batches)
+                batch = next(batches)
+                video, label, mask = batch.video, batch.label, () if batch.mask is None else (batch.mask,)
                 if config.mixup:
                     video, label = mixup(video, one_hot(label, config.model.num_classes), config.mixup)
                 sync_gradients(replica, part + 1 == config.accumulate)
                 with accelerator.autocast():
-                    loss = cross_entropy(replica(video), label, config.label_smoothing) / config.accumulate
+                    loss = cross_entropy(replica(video, *mask), label, config.label_smoothing) / config.accumulate
                 loss.backward()
                 total += loss.detach()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)

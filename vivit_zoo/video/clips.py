@@ -6,10 +6,10 @@ in what is repeated: "repeat_last" here shows the last frame of the video and no
 "wrap" starts the video again, as the original code, and not the clip.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from torch import Tensor
 from vivit_zoo.video.preprocess import Preprocess, view_crops
 from vivit_zoo.video.reader import Frame, Source, VideoError, VideoReader
 
-__all__ = ["ClipSampler", "Policy", "Views", "Where", "Windows", "clip_indices", "clip_offsets"]
+__all__ = ["ClipSampler", "Policy", "Sample", "Views", "Where", "Windows", "clip_indices", "clip_offsets"]
 
-Policy = Literal["repeat_last", "wrap", "error"]
+Policy = Literal["repeat_last", "wrap", "error", "mask"]
 Where = Literal["random", "uniform", "centre"]
 
 # Matroska rounds timestamps to milliseconds, on both sides of a difference: a frame that comes this little after the
@@ -39,6 +39,17 @@ class Video(Protocol):
     def __len__(self) -> int: ...
     def read(self, indices: np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
         """The frames with these numbers, (t, h, w, c) uint8."""
+
+
+class Sample(NamedTuple):
+    """The frames of a clip, or of several.
+
+    indices: frame numbers, (frames,) or (clips, frames) int64.
+    mask: under the policy "mask", bool of the same shape, False where the video has no frame; else None.
+    """
+
+    indices: np.ndarray
+    mask: np.ndarray | None
 
 
 def clip_offsets(length: int, clips: int = 1, frames: int = 32, stride: int = 2) -> list[int]:
@@ -69,7 +80,8 @@ def clip_indices(
         frames: frames of the clip.
         stride: distance between two of them.
         policy: what stands where the video is over: "repeat_last" its last frame; "wrap" the video again from its
-            start, as in the original code; "error" nothing, such a video is refused.
+            start, as in the original code; "error" nothing, such a video is refused; "mask" its last frame, which a
+            mask then tells the model to leave out, see `ClipSampler.sample`.
 
     Raises:
         VideoError: with the policy "error", if the clip ends after the video.
@@ -110,6 +122,14 @@ class _Clips:
         if self.fps is not None and not (self.fps > 0 and isfinite(self.fps)):
             raise ValueError(f"fps {self.fps} is no rate; give frames per second, or None to count by stride")
 
+    def sample(self, video: Video) -> Sample:
+        """The frames of a clip or of several, and which of them the video has."""
+        raise NotImplementedError
+
+    def indices(self, video: Video) -> np.ndarray:
+        """Frame numbers int64 in [0, len(video)), for `VideoReader.read`: (frames,), or (clips, frames) of several."""
+        return self.sample(video).indices
+
     def _even_starts(self, video: Video, clips: int) -> list[int] | list[float]:
         """As `clip_offsets`; in seconds nothing is rounded."""
         if self.fps is None:
@@ -123,11 +143,12 @@ class _Clips:
         room = self._duration(video) - (self.frames - 1) / self.fps - _SLACK
         return float(torch.rand((), dtype=torch.float64)) * max(room, 0.0)
 
-    def _clip(self, video: Video, start: int | float) -> np.ndarray:
+    def _clip(self, video: Video, start: int | float) -> Sample:
         """The frames (frames,) of the clip that starts there, as `clip_indices`."""
         try:
             if self.fps is None:
-                return clip_indices(len(video), int(start), self.frames, self.stride, self.policy)
+                indices = clip_indices(len(video), int(start), self.frames, self.stride, self.policy)
+                return self._sample(indices, start + self.stride * np.arange(self.frames) < len(video))
             wanted, duration = start + np.arange(self.frames) / self.fps + _SLACK, self._duration(video)
             if self.policy == "error" and wanted[-1] >= duration:
                 raise VideoError(
@@ -138,7 +159,24 @@ class _Clips:
             raise VideoError(f"{getattr(video, 'name', 'a video')}: {error}") from error
         if self.policy == "wrap":
             wanted %= duration
-        return np.maximum(np.searchsorted(video.times - video.times[0], wanted, side="right") - 1, 0)
+        indices = np.maximum(np.searchsorted(video.times - video.times[0], wanted, side="right") - 1, 0)
+        return self._sample(indices, wanted < duration)
+
+    def _spread(self, video: Video, indices: np.ndarray) -> Sample:
+        """Frames from all over the video; where it is too short, some come several times in a row."""
+        if self.policy == "error" and len(video) < self.frames:
+            raise VideoError(
+                f"{getattr(video, 'name', 'a video')}: {len(video)} frames are too few to take {self.frames} "
+                "different ones; take fewer, or use the policy 'repeat_last'"
+            )
+        return self._sample(indices, np.diff(indices, axis=-1, prepend=-1) > 0)
+
+    def _several(self, video: Video, starts: Sequence[int] | Sequence[float]) -> Sample:
+        indices, masks = zip(*(self._clip(video, start) for start in starts), strict=True)
+        return Sample(np.stack(indices), np.stack(masks) if self.policy == "mask" else None)
+
+    def _sample(self, indices: np.ndarray, mask: np.ndarray) -> Sample:
+        return Sample(indices, mask if self.policy == "mask" else None)
 
     def _duration(self, video: Video) -> float:
         """Seconds from the first frame to the end of the last, which is taken to last as long as the mean of them."""
@@ -162,7 +200,7 @@ class ClipSampler(_Clips):
             cut into as many equal parts as there are `frames`, and the middle frame of each is taken, number
             (2 i + 1) length // (2 frames); stride and fps do not matter.
         policy: what stands where a video is over, see `clip_indices`. "uniform" shows the frames of a short video
-            several times each and in their order, but under "error".
+            several times each and in their order, but under "error"; "mask" then leaves out the repetitions.
 
     Raises:
         ValueError: on numbers or names that cannot work.
@@ -179,19 +217,14 @@ class ClipSampler(_Clips):
                 f"'uniform' spreads the frames over the whole video, at no rate; fps {self.fps} must be None"
             )
 
-    def indices(self, video: Video) -> np.ndarray:
-        """Frame numbers (frames,) int64 in [0, len(video)), for `VideoReader.read`.
+    def sample(self, video: Video) -> Sample:
+        """The frames (frames,) of a clip, and which of them the video has.
 
         Raises:
             VideoError: under the policy "error", if the video is too short.
         """
         if self.where == "uniform":
-            if self.policy == "error" and len(video) < self.frames:
-                raise VideoError(
-                    f"{getattr(video, 'name', 'a video')}: {len(video)} frames are too few to take {self.frames} "
-                    "different ones; take fewer, or use the policy 'repeat_last'"
-                )
-            return (2 * np.arange(self.frames) + 1) * len(video) // (2 * self.frames)
+            return self._spread(video, (2 * np.arange(self.frames) + 1) * len(video) // (2 * self.frames))
         start = self._random_start(video) if self.where == "random" else self._even_starts(video, 1)[0]
         return self._clip(video, start)
 
@@ -225,50 +258,52 @@ class Views(_Clips):
         if self.spread and self.fps is not None:
             raise ValueError(f"spread takes frames from the whole video, at no rate; fps {self.fps} must be None")
 
-    def indices(self, video: Video) -> np.ndarray:
-        """Frame numbers (clips, frames) int64 in [0, len(video)).
+    def sample(self, video: Video) -> Sample:
+        """The frames (clips, frames) of the clips, and which of them the video has.
 
         Raises:
             VideoError: under the policy "error", if the video is too short.
         """
         if self.spread:
-            if self.policy == "error" and len(video) < self.frames:
-                raise VideoError(
-                    f"{getattr(video, 'name', 'a video')}: {len(video)} frames are too few to take {self.frames} "
-                    "different ones; take fewer, or use the policy 'repeat_last'"
-                )
             places = np.arange(self.frames) * self.clips + np.arange(self.clips)[:, None]
-            return places * len(video) // (self.frames * self.clips)
-        return np.stack([self._clip(video, start) for start in self._even_starts(video, self.clips)])
+            return self._spread(video, places * len(video) // (self.frames * self.clips))
+        return self._several(video, self._even_starts(video, self.clips))
 
-    def cut(self, video: Video, preprocess: Preprocess) -> Tensor:
-        """The views of a video, resized and cropped but not scaled: (v, c, t, h, w) uint8 in [0, 255].
+    def cut(self, video: Video, preprocess: Preprocess) -> tuple[Tensor, ...]:
+        """The views of a video, resized and cropped but not scaled: ((v, c, t, h, w) uint8 in [0, 255],).
 
-        They come in the original's order: all clips of a crop, then the next crop.
+        They come in the original's order: all clips of a crop, then the next crop. Under the policy "mask" their mask
+        (v, t) comes second.
 
         Raises:
             VideoError: if the video cannot be read, or is too short under the policy "error".
         """
-        frames = self._resized(video, preprocess)
+        frames, mask = self._resized(video, preprocess)
         views = torch.stack([preprocess.crop(frames, crop) for crop in view_crops(self.crops)])
-        return rearrange(views, "crop clip t h w c -> (crop clip) c t h w").contiguous()
+        views = rearrange(views, "crop clip t h w c -> (crop clip) c t h w").contiguous()
+        return (views,) if mask is None else (views, mask.repeat(self.crops, 1))
 
-    def read(self, source: Source, preprocess: Preprocess, gray: bool = False) -> Iterator[Tensor]:
-        """The views of a file, each (1, c, t, h, w) as `preprocess` scales it, one after the other in the same order.
+    def read(self, source: Source, preprocess: Preprocess, gray: bool = False) -> Iterator[tuple[Tensor, ...]]:
+        """The views of a file one after the other in the same order, for a model's call.
+
+        Each is ((1, c, t, h, w) as `preprocess` scales it,), under the policy "mask" with its mask (1, t) second.
 
         Raises:
             VideoError: if the file cannot be read, or is too short under the policy "error".
         """
         with VideoReader(source, gray=gray) as video:
-            frames = self._resized(video, preprocess)
+            frames, mask = self._resized(video, preprocess)
         for crop in view_crops(self.crops):
-            for clip in frames:
-                yield preprocess(clip, crop=crop)[None]
+            for number, clip in enumerate(frames):
+                view = preprocess(clip, crop=crop)[None]
+                yield (view,) if mask is None else (view, mask[number, None])
 
-    def _resized(self, video: Video, preprocess: Preprocess) -> np.ndarray:
-        """(clips, t, h, w, c) uint8."""
-        frames = video.read(self.indices(video).ravel(), change=preprocess.resize)
-        return rearrange(frames, "(clip t) h w c -> clip t h w c", clip=self.clips)
+    def _resized(self, video: Video, preprocess: Preprocess) -> tuple[np.ndarray, Tensor | None]:
+        """Frames (clips, t, h, w, c) uint8, and their mask (clips, t)."""
+        indices, mask = self.sample(video)
+        frames = video.read(indices.ravel(), change=preprocess.resize)
+        frames = rearrange(frames, "(clip t) h w c -> clip t h w c", clip=self.clips)
+        return frames, None if mask is None else torch.from_numpy(mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,8 +333,8 @@ class Windows(_Clips):
         if self.hop is not None and self.hop < 1:
             raise ValueError(f"hop {self.hop} is not positive; give the distance of two windows in sampled frames")
 
-    def indices(self, video: Video) -> np.ndarray:
-        """Frame numbers (windows, frames) int64 in [0, len(video)).
+    def sample(self, video: Video) -> Sample:
+        """The frames (windows, frames) of the windows, and which of them the video has.
 
         Raises:
             VideoError: under the policy "error", if the video is shorter than a window.
@@ -314,4 +349,4 @@ class Windows(_Clips):
         windows = min(
             windows, -(-sampled // hop)
         )  # of those further apart than their length, the last may miss the video
-        return np.stack([self._clip(video, number * hop * step) for number in range(windows)])
+        return self._several(video, [number * hop * step for number in range(windows)])
