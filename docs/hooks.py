@@ -17,7 +17,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page for each source file that a page links to."""
     pages = [file.content_string for file in files.documentation_pages()]
     for path in sorted({path for page in pages for path in OUTSIDE.findall(page)}):
-        code = (ROOT / path).read_text()
+        code = (ROOT / path).read_text(encoding="utf-8")
         content = f"---\nsearch:\n  exclude: true\n---\n# {path}\n\n````python\n{code}````\n"
         files.append(File.generated(config, f"source/{path}.md", content=content))
     return files

@@ -167,10 +167,10 @@ def main() -> int:
     total = f"{accepted} of the {tags} pretrained tags ({100 * accepted / tags:.1f} %) of timm {timm.__version__}"
     text = f"{total}:\n\n{table(rows)}"
     if args.write:
-        page = PAGE.read_text()
+        page = PAGE.read_text(encoding="utf-8")
         start, end = "<!-- families -->\n", "<!-- /families -->"
         before, rest = page.split(start)
-        PAGE.write_text(f"{before}{start}\n{text}\n\n{end}{rest.split(end)[1]}")
+        PAGE.write_text(f"{before}{start}\n{text}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
     else:
         print(text)
         print(f"\nsignatures: {len({row.signature for row in rows if row.checkpoint})}\n\nrefused:")

@@ -108,7 +108,7 @@ def draw(cells: Sequence[Cell], out: Path) -> None:
     note = f"The digit's share over its area's, 1 is no preference; {CLIPS} test clips, "
     note += "mean ± standard deviation over seeds" if several else "mean ± 95 % interval over clips, one seed"
     text = "\n".join([*lines, "", f"{note}. {describe_machine(torch.device('cpu'))}"])
-    write_whole(out / "preference.md", lambda file: file.write_text(f"{text}\n"))
+    write_whole(out / "preference.md", lambda file: file.write_text(f"{text}\n", encoding="utf-8"))
     print(f"\n{text}")
 
     config = cells[0].train.model

@@ -214,7 +214,7 @@ def shown(part: str) -> str:
     if part == "aims":
         return aims()
     if not (RESULTS / part / "speeds.json").exists():
-        return (RESULTS / part / "table.md").read_text().strip()
+        return (RESULTS / part / "table.md").read_text(encoding="utf-8").strip()
     speeds, about = read(RESULTS / part / "speeds.json")
     text = report(speeds, about)
     return f"{growth(speeds)}\n\n{text}" if part in ("frames", "sides") else text
@@ -245,9 +245,9 @@ def main() -> int:
         for file in RESULTS.glob("*/speeds.json"):
             speeds, about = read(file)
             write(speeds, about, file)  # with what is derived of it
-            (file.parent / "table.md").write_text(report(speeds, about) + "\n")
+            (file.parent / "table.md").write_text(report(speeds, about) + "\n", encoding="utf-8")
             draw(speeds, file.parent)
-        PAGE.write_text(page(PAGE.read_text()))
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
     own_device = "cuda" if options.part == "gpu" else "cpu"
     device = options.device or own_device

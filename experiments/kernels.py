@@ -296,8 +296,10 @@ def main() -> None:
     machine = describe_machine(torch.device("cpu"))
     text = f"{tables(results)}\n\n`kernels.py`, {machine}"
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "kernels.json").write_text(json.dumps({"machine": machine, **results}, indent=1) + "\n")
-    (options.out / "table.md").write_text(text + "\n")
+    (options.out / "kernels.json").write_text(
+        json.dumps({"machine": machine, **results}, indent=1) + "\n", encoding="utf-8"
+    )
+    (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -69,7 +69,7 @@ def render(out: Path, split: str, clips: int, scale: int = 2, crf: int = 10, per
                     member = tarfile.TarInfo(f"{index:06}.{kind}")
                     member.size = len(content)
                     shard.addfile(member, io.BytesIO(content))
-    (out / f"{split}.txt").write_text("".join(lines))
+    (out / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def main() -> None:

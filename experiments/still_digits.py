@@ -92,8 +92,8 @@ def pretrained(model: ViViTConfig) -> str:
         vit.pos_embed = nn.Parameter(positions[None], requires_grad=False)
         accuracies = pretrain(vit, **PRETRAINING)
         save_for_hf(vit, str(folder), model_args=arguments, safe_serialization=True)
-        write_whole(folder / "accuracy.json", lambda file: file.write_text(json.dumps(accuracies)))
-    accuracies = json.loads((folder / "accuracy.json").read_text())
+        write_whole(folder / "accuracy.json", lambda file: file.write_text(json.dumps(accuracies), encoding="utf-8"))
+    accuracies = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
     print(f"{folder}: knows of the test split's digits {', '.join(f'{h} {a:.1%}' for h, a in accuracies.items())}")
     return str(folder)
 

@@ -27,7 +27,11 @@ TITLES = {"clips.png": "A clip of each class", "curves.png": "Learning curves, m
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 FILES = sorted(ROOT.glob("experiments/*.py"))
-STUDIES = [file.stem for file in FILES if re.search(rf'settings, out="runs/{file.stem}"(?!, finish)', file.read_text())]
+STUDIES = [
+    file.stem
+    for file in FILES
+    if re.search(rf'settings, out="runs/{file.stem}"(?!, finish)', file.read_text(encoding="utf-8"))
+]
 
 Studies = dict[str, tuple[Sequence[Row], Design]]
 
@@ -326,7 +330,7 @@ def page(studies: Studies) -> str:
     if verdicts(studies):
         parts += [findings(studies), "![Differences with their intervals](results/findings.png)"]
     for study, (_, design) in studies.items():
-        doc = ast.get_docstring(ast.parse((Path(__file__).parent / f"{study}.py").read_text())) or ""
+        doc = ast.get_docstring(ast.parse((Path(__file__).parent / f"{study}.py").read_text(encoding="utf-8"))) or ""
         question, _, body = doc.partition("\n")
         parts += [
             f'<a id="{study}"></a>',
@@ -344,7 +348,7 @@ def with_tables(text: str) -> str:
     """A page with what its marks name, such as `<!-- results: docs/results/variants/table.md -->`, as it is now."""
     return re.sub(
         r"(<!-- results: (docs/results/\S+) -->\n).*?(\n<!-- end of results -->)",
-        lambda found: found[1] + (ROOT / found[2]).read_text().strip() + found[3],
+        lambda found: found[1] + (ROOT / found[2]).read_text(encoding="utf-8").strip() + found[3],
         text,
         flags=re.DOTALL,
     )
@@ -361,15 +365,15 @@ def main() -> None:
         parser.error(f"no study has a results.json, neither in {options.runs} nor in {RESULTS}; run one, see --help")
     for study, (rows, design) in studies.items():
         text = f"{study_table(rows, design, pace=study in PACED)}\n\n{note(rows, design)}\n"
-        (RESULTS / study / "table.md").write_text(text)
+        (RESULTS / study / "table.md").write_text(text, encoding="utf-8")
         pictures.measured(rows, design.measure, RESULTS / study / "points.png")
         pictures.forest(rows, design, RESULTS / study / "forest.png")
         if study == "variants":
             pictures.measure_vs_gmacs(rows, design.measure, RESULTS / study / "cost.png")
     draw_findings(studies, RESULTS / "findings.png")
-    (ROOT / "docs/results.md").write_text(page(studies))
+    (ROOT / "docs/results.md").write_text(page(studies), encoding="utf-8")
     for file in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
-        file.write_text(with_tables(file.read_text()))
+        file.write_text(with_tables(file.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"docs/results.md: {len(studies)} of {len(STUDIES)} studies")
 
 

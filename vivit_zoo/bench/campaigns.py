@@ -54,7 +54,7 @@ def campaign(
         }
         write(speeds, about, out / "speeds.json")
         text = report(speeds, about)
-        (out / "table.md").write_text(text + "\n")
+        (out / "table.md").write_text(text + "\n", encoding="utf-8")
     draw(speeds, out)
     return text
 

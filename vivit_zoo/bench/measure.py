@@ -278,7 +278,7 @@ def _first_step_in_new_process(candidate: Candidate, case: Case, seconds: float)
 def _first_step(candidate: Candidate, case: Case, threads: int, answer: Connection) -> None:
     torch.set_num_threads(threads)
     if sys.platform == "linux":  # the first process that the system kills when memory runs out
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
     try:
         step = _step(candidate, case, case.video())
         import_module("torch._dynamo")  # otherwise checkpointing imports it: 80 MB that are not the step's

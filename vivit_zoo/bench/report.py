@@ -157,12 +157,12 @@ def write(speeds: Sequence[Speed], about: Mapping[str, Any], file: Path) -> None
         known = {name: value for name, value in derived.items() if not math.isnan(value)}  # JSON has no nan
         found.append(dataclasses.asdict(speed) | known)
     text = json.dumps({**about, "speeds": found}, indent=1)
-    write_whole(file, lambda part: part.write_text(text + "\n"))
+    write_whole(file, lambda part: part.write_text(text + "\n", encoding="utf-8"))
 
 
 def read(file: Path) -> tuple[list[Speed], dict[str, Any]]:
     """Read a file of `write`; return its speeds and `about`."""
-    about = json.loads(file.read_text())
+    about = json.loads(file.read_text(encoding="utf-8"))
     names = {field.name for field in dataclasses.fields(Speed)}
     speeds = []
     for found in about.pop("speeds"):

@@ -118,7 +118,7 @@ class Cell:
     def result(self) -> dict[str, Any] | None:
         """The result that `run_cell` wrote; None if there is none yet."""
         try:
-            return json.loads((self.folder / "result.json").read_text())
+            return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):  # truncated, such as by a full disk: it is run again
             return None
 
@@ -203,7 +203,9 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
         result["reversed_when_swapped"] = trained.test(swap_halves).accuracy(reverse)
     seconds = trained.clips / trained.clips_per_second + time.perf_counter() - started
     result["core_seconds"] = seconds * (threads if trained.device.type == "cpu" else 1)
-    write_whole(cell.folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
+    write_whole(
+        cell.folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    )
 
 
 def _paces(metrics: list[dict[str, float]]) -> dict[str, float]:

@@ -158,12 +158,12 @@ def write_results(rows: Sequence[Row], design: Design, file: Path) -> None:
         "alpha": design.alpha,
         "rows": [asdict(row) for row in rows],
     }
-    file.write_text(json.dumps(kept, indent=1) + "\n")
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def read_results(file: Path) -> tuple[list[Row], Design]:
     """The rows and the design that `write_results` wrote."""
-    kept = json.loads(file.read_text())
+    kept = json.loads(file.read_text(encoding="utf-8"))
     rows = [Row(**row) for row in kept["rows"]]
     design = Design(measure_from_json(kept["measure"]), kept["margin"], kept["sequential"], kept["alpha"])
     return [Row(row.name, {int(s): r for s, r in row.results.items()}, row.ceiling, row.state) for row in rows], design

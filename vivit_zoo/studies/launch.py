@@ -4,6 +4,7 @@ A cell is an object with a folder that knows whether it is done and how to run, 
 state: error.txt if it failed, and a lock that is held by the process that runs it.
 """
 
+import errno
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -17,9 +18,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from vivit_zoo.system.processes import process_context
@@ -27,6 +29,7 @@ from vivit_zoo.system.processes import process_context
 __all__ = ["Busy", "Runnable", "available_cores", "hold", "run_alone", "run_locally", "visible_gpus"]
 
 GRACE = 30.0  # seconds between SIGTERM, on which `train` saves and exits, and SIGKILL; SLURM's default too
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # some clusters mount file systems that have none
 
 
 class Runnable(Protocol):
@@ -65,35 +68,29 @@ def hold(folder: Path, wait: bool = False) -> Iterator[None]:
     """Lock a folder until the end of the block or of the process, however it ends.
 
     Args:
-        folder: created if missing; the lock is a file named lock in it.
+        folder: created if missing; the lock is a file named lock in it, and lock.holder says who holds it.
         wait: wait for the process that holds the lock, instead of raising.
 
     Raises:
         Busy: if another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        if not _lock(file, wait):
-            file.seek(0)
-            raise Busy(f"is already run by {file.read().strip() or 'another process'}")
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield
-
-
-def _lock(file: IO, wait: bool) -> bool:
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
+    lock, holder = FileLock(folder / "lock"), folder / "lock.holder"
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:  # some clusters mount file systems without locks; run anyway
-        print(f"{file.name}: cannot lock ({error}); do not run two studies in the same folder", file=sys.stderr)
-    return True
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        # On Windows nobody else can read a file that is locked, so the holder's name has a file of its own.
+        name = holder.read_text(encoding="utf-8").strip() if holder.exists() else ""
+        raise Busy(f"is already run by {name or 'another process'}") from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
+            raise
+        print(f"{folder}: cannot lock ({error}); do not run two studies in the same folder", file=sys.stderr)
+    try:
+        holder.write_text(f"pid {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
 
 
 def run_alone(cell: Runnable, threads: int, bar: int = 0, log: Path | None = None) -> None:
@@ -114,7 +111,7 @@ def run_alone(cell: Runnable, threads: int, bar: int = 0, log: Path | None = Non
     except Exception:
         if log:
             traceback.print_exc()
-        cell.error_file.write_text(traceback.format_exc() + (f"log: {log}\n" if log else ""))
+        cell.error_file.write_text(traceback.format_exc() + (f"log: {log}\n" if log else ""), encoding="utf-8")
         raise SystemExit(1) from None
 
 
@@ -227,7 +224,7 @@ def _explain(cell: Runnable, exitcode: int) -> None:
     if exitcode and not cell.done and not cell.error_file.exists():
         reason = f"killed by signal {-exitcode}" if exitcode < 0 else f"exited with code {exitcode}"
         cell.folder.mkdir(parents=True, exist_ok=True)
-        cell.error_file.write_text(reason + "\n")
+        cell.error_file.write_text(reason + "\n", encoding="utf-8")
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:

@@ -83,12 +83,12 @@ class _Submitted:
     @classmethod
     def read(cls, cell: Runnable) -> "_Submitted | None":
         try:
-            return cls(**json.loads((cell.folder / "job.json").read_text()))
+            return cls(**json.loads((cell.folder / "job.json").read_text(encoding="utf-8")))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
 
     def write(self, cell: Runnable) -> None:
-        (cell.folder / "job.json").write_text(json.dumps(dataclasses.asdict(self)))
+        (cell.folder / "job.json").write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
 
 
 class _CellJob:
@@ -102,7 +102,8 @@ class _CellJob:
 
         # submitit's handler of USR2 queues the job again and exits at once; it ignores SIGTERM. `train` handles SIGTERM
         # if nobody else does: it saves and exits. So while it runs, USR2 is passed on as SIGTERM.
-        requeue: Any = signal.getsignal(signal.SIGUSR2)
+        usr2 = signal.Signals["SIGUSR2"]  # by name, since Windows has none
+        requeue: Any = signal.getsignal(usr2)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         noticed = False
 
@@ -113,12 +114,12 @@ class _CellJob:
             noticed = True
             signal.raise_signal(signal.SIGTERM)
 
-        signal.signal(signal.SIGUSR2, save_first)
+        signal.signal(usr2, save_first)
         try:
             run_alone(self.cell, self.threads, log=JobEnvironment().paths.stdout)
         except SystemExit:
             if noticed:
-                requeue(signal.SIGUSR2, None)
+                requeue(usr2, None)
             raise
 
     def checkpoint(self) -> Any:
@@ -256,8 +257,9 @@ def _explain(cell: Runnable, job: _Submitted) -> None:
     """Write error.txt for a job that wrote none, such as one that was cancelled or ran out of memory."""
     if not cell.done and not cell.error_file.exists():
         log = Path(job.log)
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:]) if log.exists() else "(no log)"
-        cell.error_file.write_text(f"{tail}\njob {job.id} ended without a result\nlog: {log}\n")
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else "(no log)"
+        tail = "\n".join(text.splitlines()[-20:])
+        cell.error_file.write_text(f"{tail}\njob {job.id} ended without a result\nlog: {log}\n", encoding="utf-8")
 
 
 def _alive(jobs: Iterable[_Submitted]) -> set[str]:

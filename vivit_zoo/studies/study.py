@@ -273,7 +273,7 @@ def report(cells: Sequence[Cell], out: Path, design: Design | None = None) -> in
     print(text)
     if finished:
         about = note(rows, design)
-        write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n\n{about}\n"))
+        write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n\n{about}\n", encoding="utf-8"))
         write_whole(out / "results.json", lambda file: write_results(rows, design, file))
         _draw(finished, design, out)
         print(f"{about}\n\nwritten to {out}: table.md, results.json and pictures")
@@ -287,7 +287,7 @@ def report(cells: Sequence[Cell], out: Path, design: Design | None = None) -> in
 
 def _why(cell: Cell) -> str:
     """The end of error.txt: the error's last line and, if the cell has one, its log."""
-    lines = [line for line in cell.error_file.read_text().splitlines() if line.strip()]
+    lines = [line for line in cell.error_file.read_text(encoding="utf-8").splitlines() if line.strip()]
     count = 2 if lines and lines[-1].startswith("log: ") else 1
     return "".join(f"; {line}" for line in lines[-count:])
 

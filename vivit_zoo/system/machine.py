@@ -87,20 +87,23 @@ class PeakMemory:
             gc.collect()
             with suppress(OSError, AttributeError, TypeError):  # glibc and Linux alone
                 ctypes.CDLL(None).malloc_trim(0)  # memory that is free, but still the process's, would hide as much
-                Path("/proc/self/clear_refs").write_text("5")  # forgets the peak until now, such as of a conversion
+                # Forget the peak until now, such as of a conversion.
+                Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
             import psutil  # of the extra "experiments", which choosing a device does not need
 
             self.before = psutil.Process().memory_info().rss
 
     def peak_bytes(self) -> int | None:
-        """Allocated memory on CUDA, resident memory of the process on the CPU; None elsewhere and on Windows."""
-        if self.floor is None or sys.platform == "win32" or self.device.type not in ("cpu", "cuda"):
+        """Allocated memory on CUDA, resident memory of the process on the CPU except on Windows; None elsewhere."""
+        if self.floor is None or self.device.type not in ("cpu", "cuda"):
             return None
         if self.device.type == "cuda":
             return max(self.floor, torch.cuda.max_memory_allocated(self.device) - self.before)
+        if sys.platform == "win32":
+            return None
         status = Path("/proc/self/status")
         if status.exists():  # on Linux, where getrusage also counts what the process that started this one had
-            peak = dict(line.split(":", 1) for line in status.read_text().splitlines())["VmHWM"]
+            peak = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())["VmHWM"]
             return max(self.floor, int(peak.split()[0]) * 1024 - self.before)
         import resource
 

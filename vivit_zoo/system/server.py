@@ -7,6 +7,7 @@ Ctrl-C, which only the main process answers: it stops its workers itself, and th
 
 import os
 import signal
+import sys
 
 __all__: list[str] = []
 
@@ -18,4 +19,5 @@ def _set_handlers(action: signal.Handlers) -> None:
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 _set_handlers(signal.SIG_IGN)
+assert sys.platform != "win32"  # which has no fork server
 os.register_at_fork(after_in_child=lambda: _set_handlers(signal.SIG_DFL))

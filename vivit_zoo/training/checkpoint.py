@@ -39,7 +39,7 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
     file, text = folder / "config.json", json.dumps(config, indent=2)
     if file.exists() and any(folder.glob("checkpoints/*.pt")):  # without checkpoints the configuration may change
         try:
-            theirs, mine = (flatten(dict(json.loads(one)), free) for one in (file.read_text(), text))
+            theirs, mine = (flatten(dict(json.loads(one)), free) for one in (file.read_text(encoding="utf-8"), text))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file} cannot be read ({error}); choose another folder, or delete this one") from error
         if theirs != mine:
@@ -48,7 +48,7 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
                 f"{folder} has a run with another configuration (it differs in {', '.join(changed)}); choose another "
                 "folder, or delete this one"
             )
-    write_whole(file, lambda part: part.write_text(text))
+    write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def flatten(config: dict[str, Any], without: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Checkpoints:
 
 def read_metrics(file: Path) -> list[dict[str, float]]:
     """Read the lines of a metrics.jsonl; skip an incomplete last line."""
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     found = []
     for line in lines:
         with suppress(json.JSONDecodeError):
@@ -135,9 +135,9 @@ class Metrics:
     def __init__(self, file: Path, keep_until: int) -> None:
         self.file = file
         kept = [json.dumps(line) + "\n" for line in read_metrics(file) if line["step"] <= keep_until]
-        write_whole(file, lambda part: part.write_text("".join(kept)))
+        write_whole(file, lambda part: part.write_text("".join(kept), encoding="utf-8"))
 
     def write(self, **values: Any) -> None:
         """Append a line."""
-        with self.file.open("a") as file:
+        with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")

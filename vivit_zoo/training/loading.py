@@ -303,7 +303,7 @@ class BrokenFiles:
             if place not in self.found:
                 tqdm.write(f"skipped: {message}", file=sys.stderr)
                 self.found[place] = message
-                with self.file.open("a") as file:
+                with self.file.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"place": place, "error": message}) + "\n")
         if len(self.found) > self.most * self.length:
             listed = "".join(f"\n  {message}" for message in islice(self.found.values(), 5))

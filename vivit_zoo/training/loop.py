@@ -128,7 +128,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     if config.start.source and checkpoint is None:
         report = config.start.init(model)
         if main:
-            write_whole(run_dir / "start.txt", lambda file: file.write_text(f"{report}\n"))
+            write_whole(run_dir / "start.txt", lambda file: file.write_text(f"{report}\n", encoding="utf-8"))
     freeze(model, config.only)
     if config.grad_checkpointing:
         model.set_grad_checkpointing()

@@ -175,7 +175,9 @@ def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, floa
         result = _result(config, folder, trained, scores, paper or {})
         card = model_card(Checkpoint.of_model(model), folder.name, training=_facts(config, result))
         write_whole(folder / "model" / "README.md", lambda file: file.write_text(card, encoding="utf-8"))
-        write_whole(folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2)))
+        write_whole(
+            folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2), encoding="utf-8")
+        )
         print(_summary(result, config.workers))
         print(f"\nwritten to {folder}: model/, predictions.csv, confusion*.png, result.json")
     state.wait_for_everyone()
@@ -238,7 +240,9 @@ def _facts(config: TrainConfig, result: Mapping[str, Any]) -> Training:
 
 def _broken(folder: Path, split: str) -> list[str]:
     """Return the messages of files that could not be read, in the order of the data set."""
-    lines = [line for file in folder.glob(f"broken_{split}*.jsonl") for line in file.read_text().splitlines()]
+    lines = [
+        line for file in folder.glob(f"broken_{split}*.jsonl") for line in file.read_text(encoding="utf-8").splitlines()
+    ]
     found = {one["place"]: one["error"] for one in map(json.loads, lines)}
     return [found[place] for place in sorted(found)]
 
