@@ -161,6 +161,10 @@ def test_sparse_weights_are_computed_as_before():
         expected = model(video)
         for mlp in [module for module in model.modules() if isinstance(module, Mlp)]:
             mlp.fc1.weight = nn.Parameter(mlp.fc1.weight.to_sparse_coo())
+        try:
+            model(video)
+        except RuntimeError as error:  # torch 2.6
+            pytest.skip(f"torch itself cannot: {error}")
         torch.testing.assert_close(optimize_for_inference(model)(video), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -83,7 +83,8 @@ class FusedMlp(Mlp):
         self.train(mlp.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._can_fuse(x):
+        # First whether the graph is captured: torch 2.6 cannot trace the questions after it.
+        if torch.compiler.is_compiling() or not self._can_fuse(x):
             return super().forward(x)
         tokens = max(1, HIDDEN_BYTES // (self.fc1.out_features * x.element_size()))
         parts = x.reshape(-1, x.shape[-1]).split(tokens)
@@ -122,7 +123,6 @@ def _runs_as_written() -> bool:
         or torch.is_autocast_enabled("cpu")
         or torch.autograd.forward_ad._current_level >= 0
         or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or nn.modules.module._global_forward_hooks
         or nn.modules.module._global_forward_pre_hooks

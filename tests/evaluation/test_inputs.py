@@ -40,9 +40,12 @@ def footage(tmp_path_factory):
 @pytest.mark.parametrize("own_format", [False, True])
 @pytest.mark.parametrize("family", PROCESSORS)
 def test_classify_gives_their_classes_and_probabilities(family, own_format, footage, tmp_path, capsys):
+    name, options = PROCESSORS[family]
+    missing = [one for one in (name, families.FAMILIES[family][1]) if not hasattr(families.transformers, one)]
+    if missing:
+        pytest.skip(f"this version of transformers has no {missing[0]}")
     names = {i: f"action {i}" for i in range(5)}
     theirs = make(family, id2label=names, label2id={name: i for i, name in names.items()})
-    name, options = PROCESSORS[family]
     processor = getattr(families.transformers, name)(**options)
     theirs.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)

@@ -230,7 +230,8 @@ def download(source: str, revision: str | None = None, token: str | bool | None 
         except EntryNotFoundError:
             return None
         except (HFValidationError, OSError, ValueError) as error:
-            raise WeightsError(f"{source} is no file or folder here, and the hub says: {error}") from error
+            advice = hub.cache_advice(error)
+            raise WeightsError(f"{source} is no file or folder here, and the hub says: {error}{advice}") from error
 
     if config := fetch("config.json"):
         for name in WEIGHT_FILES:

@@ -6,6 +6,7 @@ nothing of what is computed counts as the class that it is made from.
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vivit_zoo.config import RotaryConfig
+from vivit_zoo.weights import hub
 from vivit_zoo.weights.folds import ImageModel, Pixels, rename
 from vivit_zoo.weights.report import WeightsError
 from vivit_zoo.weights.torchvision import build_torchvision
@@ -70,11 +72,17 @@ def load_timm(name: str) -> nn.Module:
     Raises:
         WeightsError: if timm does not know it, or cannot fetch or read its weights.
     """
-    try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:
-        # timm lets through what its readers, the hub's client and torch raise; there is no common class of these.
-        raise WeightsError(f"timm cannot load {name!r}: {type(error).__name__}: {error}{_near(name)}") from error
+    with nullcontext() if name.startswith("local-dir:") else hub.cache_if_unreachable() as unreachable:
+        try:
+            return timm.create_model(name, pretrained=True, num_classes=0)
+        except Exception as error:
+            # timm lets through what its readers, the hub's client and torch raise; there is no common class of these.
+            reason = f"{type(error).__name__}: {error}{hub.cache_advice(error)}"
+            if unreachable is not None and isinstance(error, OSError):
+                reason = (
+                    f"the hub cannot be reached ({type(unreachable).__name__}), and the weights are not in the cache"
+                )
+            raise WeightsError(f"timm cannot load {name!r}: {reason}{_near(name)}") from error
 
 
 def build_timm(name: str, **options: Any) -> nn.Module:
