@@ -1,92 +1,181 @@
 """What do pretrained video models cost in these blocks, beside transformers' own?
 
-    python experiments/pretrained_video.py            # about 20 minutes on one CPU core; prints a table
+    python experiments/pretrained_video.py            # about 20 minutes on one CPU core
+    python experiments/pretrained_video.py --page     # measures nothing: puts the table into docs/pretrained-video.md
 
-Models of official sizes with random weights, one clip each, float32. The two implementations take turns, and the ratio
-is that of the medians, ours over theirs. Load is `ViViT.from_pretrained` from a folder; "apart" is the largest
-difference of logits over the largest of theirs. V-JEPA 2 gets 16 of its 64 frames. VideoPrism has the unfused attention
-of its soft cap, and in a second row the fused attention without the cap, which is another function.
+Models of official sizes with random weights, one clip each, float32. transformers saves each model once, both
+`from_pretrained` load it, and the forward passes take turns. Times are CPU seconds of this process, so that other load
+on the machine counts little. A ratio is ours over theirs, the median over the rounds. Memory is the peak of a load or a
+forward pass beyond what was in use before. "Apart" is the largest difference of logits over the largest of theirs.
 
-Expected: ratios near 1 where both attentions are fused, and below 1 where transformers' is not.
+VideoPrism caps the scores of its attention. Its first row computes that unfused, as transformers does; the second in
+torch's flex_attention, compiled; the third leaves the cap out and uses the fused kernel, which is another function.
+(With random weights scores are small, so "apart" does not show the difference.) V-JEPA 2 takes 16 frames, as its
+checkpoint of Something-Something does.
+
+Results are kept in docs/benchmarks/pretrained_video/results.json after each model. A model that is there is skipped, so
+a run that was stopped continues; `--again` measures anew.
+
+Expected: ratios near 1 where both attentions are fused or both are not, and below 1 where transformers' alone is not.
 """
 
 import argparse
+import json
+import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 
 from vivit_zoo import ViViT
-from vivit_zoo.system.machine import describe_machine
+from vivit_zoo.attention import Attend, Attention, attend, attend_softcapped
+from vivit_zoo.system.machine import PeakMemory, describe_machine
+from vivit_zoo.system.markdown import markdown
 
-# Row: configuration, class, sizes that differ from the defaults, and changes of ours.
-MODELS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
-    "VideoPrism-B": ("VideoPrismVisionConfig", "VideoPrismForVideoClassification", {"num_labels": 400}, {}),
-    "VideoPrism-B, no cap": (
-        "VideoPrismVisionConfig", "VideoPrismForVideoClassification", {"num_labels": 400}, {"attn_softcap": None},
-    ),
-    "VideoMAE-B": ("VideoMAEConfig", "VideoMAEForVideoClassification", {"num_labels": 400}, {}),
-    "TimeSformer-B": ("TimesformerConfig", "TimesformerForVideoClassification", {"num_labels": 400}, {}),
-    "V-JEPA 2-L, 16 frames": (
-        "VJEPA2Config", "VJEPA2ForVideoClassification", {"frames_per_clip": 16, "num_labels": 174}, {},
-    ),
-}  # fmt: skip
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "docs/benchmarks/pretrained_video", ROOT / "docs/pretrained-video.md"
+# Configuration and class of transformers, and the sizes that differ from the configuration's defaults.
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "VideoMAE-B": ("VideoMAEConfig", "VideoMAEForVideoClassification", {"num_labels": 400}),
+    "TimeSformer-B": ("TimesformerConfig", "TimesformerForVideoClassification", {"num_labels": 400}),
+    "VideoPrism-B": ("VideoPrismVisionConfig", "VideoPrismForVideoClassification", {"num_labels": 400}),
+    "V-JEPA 2-L": ("VJEPA2Config", "VJEPA2ForVideoClassification", {"frames_per_clip": 16, "num_labels": 174}),
+}
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of a call and its CPU seconds."""
+    start = time.process_time()
+    result = run()
+    return result, time.process_time() - start
+
+
+def strategies(model: ViViT) -> dict[str, Callable[[], Any]]:
+    """What is added to the model's name in a row -> a function that sets the attention of that row."""
+    cap = model.config.attn_softcap
+    modules = [module for module in model.modules() if isinstance(module, Attention)]
+    if cap is None:
+        return {"": list}
+    fused = torch.compile(partial(flex_attention, score_mod=lambda score, *_: cap * torch.tanh(score / cap)))
+
+    def attend_flex(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+        batch = q.shape[:-3]
+        return fused(*(x.flatten(end_dim=-4) for x in (q, k, v))).unflatten(0, batch)
+
+    def set_all(strategy: Attend) -> None:
+        for module in modules:
+            module.attend = strategy
+
+    unfused = partial(attend_softcapped, cap=cap)
+    rows: dict[str, Attend] = {"": unfused, ", cap in flex_attention": attend_flex, ", no cap": attend}
+    return {name: partial(set_all, strategy) for name, strategy in rows.items()}
 
 
 @torch.inference_mode()
-def row(name: str, rounds: int) -> str:
-    """The table's row of a model."""
-    config, architecture, sizes, changes = MODELS[name]
-    theirs = getattr(transformers, architecture)(getattr(transformers, config)(**sizes)).eval()
+def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
+    """The numbers of a model's rows, by title."""
+    config, architecture, sizes = MODELS[name]
+    kind, device = getattr(transformers, architecture), torch.device("cpu")
     with TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder)
-        start = time.perf_counter()
-        ours = ViViT.from_pretrained(folder)
-        load = time.perf_counter() - start
-    if changes:
-        other = ViViT(ours.config.replace(**changes)).eval()
-        other.load_state_dict(ours.state_dict())
-        other.processing, ours = ours.processing, other
+        kind(getattr(transformers, config)(**sizes)).save_pretrained(folder)
+        theirs, their_load = timed(lambda: kind.from_pretrained(folder).eval())
+        memory = PeakMemory(device)
+        ours, load = timed(lambda: ViViT.from_pretrained(folder))
+        load_bytes = memory.peak_bytes()
     clip = torch.rand(1, *ours.config.input_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert ours.processing is not None
     mean, std = (torch.tensor(x)[:, None, None] for x in (ours.processing.mean, ours.processing.std))
     pixels = ((clip.transpose(1, 2) + 1) / 2 - mean) / std
+    memory = PeakMemory(device)
     expected = theirs(pixels).logits.flatten()
-    apart = (ours(clip).flatten() - expected).abs().max() / expected.abs().max()
-    times: dict[nn.Module, list[float]] = {ours: [], theirs: []}
+    shared = {
+        "parameters": sum(parameter.numel() for parameter in ours.parameters()),
+        "load": load,
+        "their_load": their_load,
+        "load_bytes": load_bytes,
+        "their_bytes": memory.peak_bytes(),
+    }
+    set_attention = {name + suffix: setter for suffix, setter in strategies(ours).items()}
+    rows: dict[str, dict[str, Any]] = {}
+    for title, setter in set_attention.items():
+        setter()
+        ours(clip)  # compiles what is to be compiled
+        memory = PeakMemory(device)
+        apart = (ours(clip).flatten() - expected).abs().max() / expected.abs().max()
+        found = {"bytes": memory.peak_bytes(), "apart": apart.item(), "ours": [], "theirs": []}
+        rows[title] = shared | found
     for _ in range(rounds):
-        times[ours].append(seconds(lambda: ours(clip)))
-        times[theirs].append(seconds(lambda: theirs(pixels)))
-    mine, other_time = median(times[ours]), median(times[theirs])
-    params = sum(parameter.numel() for parameter in ours.parameters()) / 1e6
-    cells = name, f"{params:.0f} M", f"{load:.1f} s", f"{mine:.2f} s", f"{other_time:.2f} s", f"{mine / other_time:.2f}"
-    return f"| {' | '.join(cells)} | {apart:.0e} |"
+        _, their_seconds = timed(lambda: theirs(pixels))
+        for title, setter in set_attention.items():
+            setter()
+            rows[title]["ours"].append(timed(lambda: ours(clip))[1])
+            rows[title]["theirs"].append(their_seconds)
+    return rows
+
+
+def table(rows: dict[str, dict[str, Any]], machine: str) -> str:
+    """The rows as Markdown, with the machine below."""
+
+    def megabytes(count: int | None) -> str:
+        return "" if count is None else f"{count / 2**20:,.0f} MB"
+
+    columns: dict[str, list[str]] = {"model": list(rows)}
+    cells: dict[str, Callable[[dict[str, Any]], str]] = {
+        "parameters": lambda row: f"{row['parameters'] / 1e6:.0f} M",
+        "load": lambda row: f"{row['load']:.1f} s",
+        "their load": lambda row: f"{row['their_load']:.1f} s",
+        "load memory": lambda row: megabytes(row["load_bytes"]),
+        "forward": lambda row: f"{median(row['ours']):.1f} s",
+        "ratio": lambda row: f"{median(a / b for a, b in zip(row['ours'], row['theirs'], strict=True)):.2f}",
+        "memory": lambda row: megabytes(row["bytes"]),
+        "their memory": lambda row: megabytes(row["their_bytes"]),
+        "apart": lambda row: f"{row['apart']:.0e}",
+    }
+    columns |= {title: [cell(row) for row in rows.values()] for title, cell in cells.items()}
+    text = markdown(columns, left=["model"])
+    return f"{text}\n\n`pretrained_video.py`, {machine}. CPU seconds; forward passes take turns."
+
+
+def page(text: str) -> str:
+    """The page with the table between its marks."""
+    marks = r"(<!-- results: docs/benchmarks/pretrained_video -->\n).*?(\n<!-- end of results -->)"
+    shown = (RESULTS / "table.md").read_text().strip()
+    return re.sub(marks, lambda found: found[1] + shown + found[2], text, flags=re.DOTALL)
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table."""
+    """Measure what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS], help="which (all)")
     parser.add_argument("--rounds", type=int, default=3, help="forward passes of each (3)")
+    parser.add_argument("--again", action="store_true", help="measure models anew that the results have")
+    parser.add_argument("--page", action="store_true", help="only write the page")
     options = parser.parse_args(arguments)
-    columns = ("model", "parameters", "load", "forward", "transformers'", "ratio", "apart")
-    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    for name in options.models:
-        print(row(name, options.rounds), flush=True)
-    print(f"\n{describe_machine(torch.device('cpu'))}, transformers {transformers.__version__}")
+    file = RESULTS / "results.json"
+    results = json.loads(file.read_text()) if file.exists() else {"models": {}}
+    for name in [] if options.page else options.models:
+        if name in results["models"] and not options.again:
+            print(f"{name} is in {file}; --again measures it anew", file=sys.stderr)
+            continue
+        machine = f"{describe_machine(torch.device('cpu'))}, transformers {transformers.__version__}"
+        if results.setdefault("machine", machine) != machine:
+            parser.error(f"{file} is of {results['machine']}; this is {machine}: move the file away to start anew")
+        results["models"][name] = measure(name, options.rounds)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    rows = {title: row for name in MODELS for title, row in results["models"].get(name, {}).items()}
+    text = table(rows, results["machine"])
+    (RESULTS / "table.md").write_text(text + "\n")
+    PAGE.write_text(page(PAGE.read_text()))
+    print(text)
     return 0
 
 
