@@ -18,7 +18,8 @@ __all__ = ["Computed", "PosEmbed", "RelativePositionBias", "RotaryEmbed", "sinco
 class Computed(nn.Module):
     """Buffers that are computed, neither trained nor saved.
 
-    They are computed again after `load_state_dict`, since `to_empty()` leaves them undefined.
+    They are computed again after `load_state_dict`, since `to_empty()` leaves them undefined. What `compute` returns in
+    float64 is rounded once, to the dtype of the buffer.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,8 @@ class Computed(nn.Module):
 
     def register(self) -> None:
         for name, tensor in self.compute().items():
-            self.register_buffer(name, tensor, persistent=False)
+            dtype = torch.get_default_dtype() if tensor.is_floating_point() else tensor.dtype
+            self.register_buffer(name, tensor.to(dtype), persistent=False)
 
     def refresh(self) -> None:
         """Compute the buffers again, on their device and in their dtype."""
@@ -213,14 +215,14 @@ class RotaryEmbed(Computed):
     def compute(self) -> dict[str, Tensor]:
         places = self._places()
         if self.learned:
-            return {"places": places.float()}
+            return {"places": places}
         half = torch.zeros(2, len(self.axes), self.dim // 2, dtype=torch.float64)
         for axis, freqs in enumerate(self._frequencies()):
             share = slice(axis * len(freqs), (axis + 1) * len(freqs))
             pairs = (2 * torch.arange(len(freqs)) + torch.arange(2)[:, None]) % len(freqs)
             half[:, axis, share] = freqs[pairs] if self.tiled else freqs
         angles = (places @ rearrange(half, "half a k -> a (half k)")).unsqueeze(-3)
-        return {"cos": angles.cos().float(), "sin": angles.sin().float()}
+        return {"cos": angles.cos(), "sin": angles.sin()}
 
     def forward(self, x: Tensor) -> Tensor:
         if self.learned:
