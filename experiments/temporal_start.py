@@ -22,7 +22,7 @@ from still_digits import pretrained
 
 from vivit_zoo.studies.study import Setting, run_from_command_line
 from vivit_zoo.training.config import Start, TrainConfig
-from vivit_zoo.weights.start import Temporal
+from vivit_zoo.weights.rules import Temporal
 
 
 def settings(base: TrainConfig) -> list[Setting]:
