@@ -22,6 +22,7 @@ from vivit_zoo.tokens import SampleFrames, TubeletEmbed, hold_frames, tubelet_ma
 if TYPE_CHECKING:
     from vivit_zoo.weights.processing import Processing
     from vivit_zoo.weights.report import LoadReport, ProblemType
+    from vivit_zoo.weights.resize import PositionsFilter
 
 __all__ = ["ViViT", "create_model"]
 
@@ -53,6 +54,8 @@ class ViViT(nn.Module):
     load_report: "LoadReport | None" = None
     # The preprocessing that the checkpoint comes with; None if it has none.
     processing: "Processing | None" = None
+    # How `from_pretrained` resizes the positions of the saved model for another grid.
+    positions_filter: "PositionsFilter" = "linear"
 
     def __init__(self, config: ViViTConfig, encoder: Callable[..., nn.Module] | None = None) -> None:
         super().__init__()
@@ -208,6 +211,7 @@ class ViViT(nn.Module):
         revision: str | None = None,
         token: str | bool | None = None,
         encoder: Callable[..., nn.Module] | None = None,
+        tower: str | None = None,
         **changes: Any,
     ) -> "ViViT":
         """Load a trained model, in evaluation mode and float32. Its `load_report` lists every tensor.
@@ -218,6 +222,7 @@ class ViViT(nn.Module):
                 `save_pretrained` writes, or an original JAX checkpoint.
             revision, token: for the hub.
             encoder: as for `ViViT`.
+            tower: "video" for the video model of a file that holds a video and a text model; else None.
             **changes: fields of `ViViTConfig`. Another `num_frames`, `image_size`, `sampled_frames` or tubelet length
                 resizes positions and kernel (`vivit_zoo.weights.resize`); another `num_classes` makes a new head;
                 `drop`, `attn_drop` and `drop_path` are set. An original checkpoint does not contain all fields:
@@ -230,9 +235,9 @@ class ViViT(nn.Module):
         from vivit_zoo.weights import load_pretrained
 
         model, checkpoint, report = load_pretrained(
-            partial(cls, encoder=encoder), source, revision=revision, token=token, **changes
+            partial(cls, encoder=encoder), source, revision=revision, token=token, tower=tower, **changes
         )
-        model.load_report = report
+        model.load_report, model.positions_filter = report, checkpoint.positions_filter
         if checkpoint.processing is not None:
             sizes = checkpoint.config.frame_size, model.config.frame_size
             model.processing = checkpoint.processing.for_sizes(*sizes)

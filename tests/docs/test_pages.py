@@ -120,6 +120,7 @@ def test_every_module_has_an_api_page():
             f"weights.{name}"
             for name in ("family", "timesformer", "videomae", "videoprism", "vivit", "vjepa2", "videoprism_npz")
         ),
+        *("weights.videoprism_tower", "weights.rules"),
     }
     assert shown == modules - inside
 

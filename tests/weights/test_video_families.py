@@ -56,9 +56,13 @@ ODD = {
     },
 }
 CASES = [(family, name) for family, cases in ODD.items() for name in cases]
-# Against unfused attention, whose softmax theirs always computes in float32, float64 agrees to that only; our rotary
-# tables are float32.
-EXACT = {"videoprism": 2e-6, "vjepa2": 2e-6}
+
+
+@pytest.fixture
+def softmax_in_own_dtype(monkeypatch):
+    """transformers' unfused attention casts the scores to float32 for the softmax; here it keeps their dtype."""
+    softmax = torch.nn.functional.softmax
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=None, dtype=None: softmax(x, dim=dim))
 
 
 def statistics(channels):
@@ -69,7 +73,18 @@ def relative(a, b):
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
+def in_float64(folder, processor):
+    """The model in float64, with the folds in float64, too."""
+    state = {name: tensor.double() for name, tensor in load_file(folder / "model.safetensors").items()}
+    config = json.loads((folder / "config.json").read_text())
+    checkpoint = transformers_checkpoint(config, state, "memory", processor)
+    model = ViViT(checkpoint.config).double().eval()
+    fill(model, checkpoint, *adapt(checkpoint, checkpoint.config, list(model.state_dict())))
+    return model
+
+
 @pytest.mark.parametrize(("family", "name"), CASES)
+@pytest.mark.usefixtures("softmax_in_own_dtype")
 def test_logits_equal_theirs(family, name, tmp_path):
     changes = ODD[family][name]
     model = make(family, **changes)
@@ -81,18 +96,23 @@ def test_logits_equal_theirs(family, name, tmp_path):
     with torch.no_grad():
         theirs = model(pixels(clips, *numbers.values())).logits.reshape(2, -1)
         assert relative(ours(clips), theirs) < 2e-6
-        # The same in float64, with the folds in float64, too.
-        state = {name: tensor.double() for name, tensor in load_file(tmp_path / "model.safetensors").items()}
-        config = json.loads((tmp_path / "config.json").read_text())
-        checkpoint = transformers_checkpoint(config, state, "memory", PROCESSOR | numbers)
-        exact = ViViT(checkpoint.config).double().eval()
-        fill(exact, checkpoint, *adapt(checkpoint, checkpoint.config, list(exact.state_dict())))
-        clips = video(ours.config, dtype=torch.float64)
+        exact, clips = in_float64(tmp_path, PROCESSOR | numbers), clips.double()
         theirs = model.double()(pixels(clips, *numbers.values())).logits.reshape(2, -1)
-        assert relative(exact(clips), theirs) < EXACT.get(family, 1e-10)
+        assert relative(exact(clips), theirs) < 1e-10
     tensors = load_file(tmp_path / "model.safetensors")
     assert ours.load_report.used.keys() | ours.load_report.left.keys() == tensors.keys()
     assert not ours.load_report.used.keys() & ours.load_report.left.keys()
+
+
+def test_videoprism_in_float64_differs_only_by_theirs_softmax_in_float32(tmp_path, request):
+    model = make("videoprism")
+    save(model, tmp_path)
+    exact, model = in_float64(tmp_path, PROCESSOR), model.double()
+    clips = video(exact.config, dtype=torch.float64)
+    with torch.no_grad():
+        assert 1e-10 < relative(exact(clips), logits(model, clips)) < 2e-6
+        request.getfixturevalue("softmax_in_own_dtype")
+        assert relative(exact(clips), logits(model, clips)) < 1e-14
 
 
 @pytest.mark.parametrize(
@@ -267,13 +287,32 @@ def test_vjepa2_takes_any_length_and_size(tmp_path):
     assert relative(ours(clips), logits(longer, clips)) < 2e-6
 
 
+@pytest.mark.parametrize("saved_here", [False, True])
 @pytest.mark.parametrize("changes", [{"num_frames": 8}, {"image_size": 16}])
-def test_videomae_refuses_another_grid(changes, tmp_path):
+def test_videomae_refuses_another_grid(changes, saved_here, tmp_path):
     save(make("videomae"), tmp_path)
+    if saved_here:
+        ViViT.from_pretrained(tmp_path).save_pretrained(tmp_path)
     with pytest.raises(
         WeightsError, match=r"is for 6 frames of 12x12, not .*count along the sequence.*init_from_image"
     ):
         ViViT.from_pretrained(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("family", ["timesformer", "videoprism", "vjepa2"])
+def test_our_own_format_keeps_the_rule_for_another_grid(family, tmp_path):
+    save(make(family), tmp_path / "theirs")
+    changes = {"image_size": (20, 8), "num_frames": 2}
+    ViViT.from_pretrained(tmp_path / "theirs").save_pretrained(tmp_path / "ours")
+    direct = ViViT.from_pretrained(tmp_path / "theirs", **changes)
+    again = ViViT.from_pretrained(tmp_path / "ours", **changes)
+    assert again.positions_filter == direct.positions_filter
+    assert again.processing == direct.processing
+    for name, tensor in direct.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    edit(tmp_path / "ours", positions_filter="cubic")
+    with pytest.raises(WeightsError, match=r"positions_filter 'cubic' in config.json is unknown; known are bicubic,"):
+        ViViT.from_pretrained(tmp_path / "ours")
 
 
 def edit(folder, **changes):

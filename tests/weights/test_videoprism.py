@@ -21,18 +21,23 @@ TEXT = {
 }
 
 
+def video_and_text():
+    vision = {name: value for name, value in (families.PRISM | TOWER).items() if name != "num_labels"}
+    vision.pop("attn_implementation")
+    config = families.transformers.VideoPrismConfig(vision_config=vision, text_config=TEXT)
+    return families.randomise(families.transformers.VideoPrismClipModel(config)).eval()
+
+
 @pytest.mark.parametrize("with_text", [False, True])
 def test_video_tower_of_videoprism(with_text, tmp_path):
     if with_text:
-        vision = {name: value for name, value in (families.PRISM | TOWER).items() if name != "num_labels"}
-        vision.pop("attn_implementation")
-        config = families.transformers.VideoPrismConfig(vision_config=vision, text_config=TEXT)
-        model = families.randomise(families.transformers.VideoPrismClipModel(config)).eval()
-        tower = model.video_model
+        model = video_and_text()
+        tower, options = model.video_model, {"tower": "video"}
     else:
         tower = model = make("videoprism", "VideoPrismVideoModel", apply_l2norm=False, **TOWER)
+        options = {}
     save(model, tmp_path)
-    ours = ViViT.from_pretrained(tmp_path)
+    ours = ViViT.from_pretrained(tmp_path, **options)
     clips = video(ours.config)
     with torch.no_grad():
         theirs = tower(pixels(clips)).pooler_output.flatten(1)
@@ -43,8 +48,25 @@ def test_video_tower_of_videoprism(with_text, tmp_path):
     assert "by their length" in str(ours.load_report)
     tensors = load_file(tmp_path / "model.safetensors")
     assert ours.load_report.used.keys() | ours.load_report.left.keys() == tensors.keys()
+    assert any(name.startswith("text_model.") for name in ours.load_report.left) == with_text
     with pytest.raises(WeightsError, match=r"transformers has no .* attn_pool AttentionPoolConfig.*depth=1"):
-        ViViT.from_pretrained(tmp_path, num_classes=3).save_pretrained(tmp_path / "back", format="transformers")
+        ViViT.from_pretrained(tmp_path, num_classes=3, **options).save_pretrained(tmp_path / "x", format="transformers")
+
+
+def test_a_file_of_two_models_needs_the_name_of_one(tmp_path):
+    save(video_and_text(), tmp_path / "both")
+    save(make("videoprism"), tmp_path / "one")
+    model = ViViT(config_for_image(tmp_path / "one", num_classes=3))
+    for load in (ViViT.from_pretrained, config_for_image, lambda source: init_from_image(model, source)):
+        with pytest.raises(WeightsError, match=r"holds a video and a text model \(videoprism\).*tower='video'"):
+            load(tmp_path / "both")
+    with pytest.raises(WeightsError, match="tower 'text' is unknown; choose from video"):
+        ViViT.from_pretrained(tmp_path / "both", tower="text")
+    ViViT.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "ours")
+    np.savez(tmp_path / "flax.npz", **original_arrays(make("videoprism", "VideoPrismVisionModel"), heads=4))
+    for source in (tmp_path / "one", tmp_path / "ours", tmp_path / "flax.npz"):
+        with pytest.raises(WeightsError, match="holds one model, so tower='video' has no meaning"):
+            ViViT.from_pretrained(source, tower="video")
 
 
 def test_a_tower_of_other_widths_is_refused(tmp_path):

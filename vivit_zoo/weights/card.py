@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vivit_zoo.weights.processing import short_side
 from vivit_zoo.weights.report import Checkpoint
-from vivit_zoo.weights.vivit import short_side
 
 __all__ = ["Training", "model_card"]
 
@@ -128,10 +128,9 @@ def _input(checkpoint: Checkpoint, training: Training | None) -> str:
     frames = f"{config.num_frames} frames"
     if training is not None and training.stride is not None:
         frames += f", {training.stride} frames of the video apart" if training.stride > 1 else ", consecutive ones"
-    return (
-        f"## Input\n\n{frames.capitalize()}, {height} x {width} pixels, {colours}: the short side resized to "
-        f"{short_side(config)}, the centre cropped, pixels / 127.5 - 1."
-    )
+    side = checkpoint.processing.short_side if checkpoint.processing else short_side(config)
+    resize = f"the short side resized to {side}, the centre cropped" if side else "resized whatever their shape"
+    return f"## Input\n\n{frames.capitalize()}, {height} x {width} pixels, {colours}: {resize}, pixels / 127.5 - 1."
 
 
 def _training(training: Training) -> str:

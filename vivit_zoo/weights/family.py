@@ -4,19 +4,20 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.names import Table, count_blocks, export_tensors, fold_notes, import_tensors
-from vivit_zoo.weights.processing import Processing, processing_from_json, processing_to_json
+from vivit_zoo.weights.processing import Processing, own_processor, processing_from_json, processing_to_json
 from vivit_zoo.weights.report import Checkpoint, WeightsError, check_problem_type
 from vivit_zoo.weights.resize import PositionsFilter, fold_pixels, unfold_pixels
 
 __all__ = ["Family", "defaults", "read_family", "unlike", "write_family"]
 
-# Fields of our configuration that have the same meaning under another name in theirs, unless a family says otherwise.
+# Fields of our configuration -> of theirs with the same meaning, where a family has them and does not say otherwise.
 SHARED = {
     "num_frames": "num_frames",
     "image_size": "image_size",
@@ -28,6 +29,9 @@ SHARED = {
     "qkv_bias": "qkv_bias",
     "drop": "hidden_dropout_prob",
     "attn_drop": "attention_probs_dropout_prob",
+    "drop_path": "drop_path_rate",
+    "temporal_depth": "num_temporal_layers",
+    "attn_softcap": "attn_logit_softcapping",
 }
 # What most of transformers' configurations assume where config.json is silent.
 DEFAULTS = {
@@ -94,11 +98,10 @@ class Family:
         left: patterns of their names that are not used -> why.
         processing: how these models take videos where no file says it; None for models that take pixels in [-1, 1].
         positions_filter: the rule for positions of another grid.
-        fixed_grid: why there is no other grid; empty where there is.
         finish: changes a checkpoint when it has been read; `prepare` the tensors before they are written.
         writable: whether `write_family` writes it.
         refuse: our configuration -> what else a model of the family cannot have.
-        processor: file name and fields of the processor's configuration when it is written, beside those of
+        processor: file name of the processor's configuration when it is written, and fields beside those of
             `processing`.
     """
 
@@ -116,12 +119,11 @@ class Family:
     left: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processing: Processing | None = None
     positions_filter: PositionsFilter = "linear"
-    fixed_grid: str = ""
     finish: Callable[[Checkpoint], None] = lambda checkpoint: None
     prepare: Callable[[dict[str, Tensor]], None] = lambda tensors: None
     writable: bool = False
     refuse: Callable[[ViViTConfig], list[str]] = lambda config: []
-    processor: tuple[str, Callable[[ViViTConfig], dict[str, Any]]] = ("preprocessor_config.json", _nothing)
+    processor: tuple[str, Mapping[str, Any]] = ("preprocessor_config.json", MappingProxyType({}))
 
     @property
     def shared(self) -> dict[str, str]:
@@ -191,7 +193,6 @@ def read_family(
         class_names=class_names(config, ours),
         problem_type=config.get("problem_type"),
         positions_filter=family.positions_filter,
-        fixed_grid=family.fixed_grid,
     )
     family.finish(checkpoint)
     if family.processing is not None:
@@ -363,18 +364,19 @@ def write_family(
     }
     tensors = {name: tensor.cpu() for name, tensor in checkpoint.tensors.items()}
     family.prepare(tensors)
-    file, further = family.processor
-    processor = further(config)
-    if family.processing is not None:
+    if family.processing is None:
+        processor = own_processor(config)
+    else:
         processing = checkpoint.processing or _default_processing(family, config)
         weight, bias = "tubelet_embed.proj.weight", "tubelet_embed.proj.bias"
         kernel = tensors[weight].unflatten(1, (config.in_chans, t, h, w))
         kernel, tensors[bias] = unfold_pixels(kernel, tensors[bias], processing.mean, processing.std)
         tensors[weight] = kernel.flatten(1)
-        processor = processing_to_json(processing, config.frame_size) | processor
+        processor = processing_to_json(processing, config.frame_size)
     table = family.table(config)
     written = export_tensors(table, tensors, t=t, h=h, w=w)
     written = {
         name if name.startswith(family.bare) else family.prefix + name: tensor for name, tensor in written.items()
     }
-    return theirs, written, {file: processor}
+    file, more = family.processor
+    return theirs, written, {file: processor | dict(more)}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from vivit_zoo.weights.report import (
     check_problem_type,
     fill,
 )
-from vivit_zoo.weights.resize import resize_kernel, resize_positions
+from vivit_zoo.weights.resize import PositionsFilter, resize_kernel, resize_positions
 from vivit_zoo.weights.transformers import FAMILIES, transformers_checkpoint
 from vivit_zoo.weights.videoprism_npz import is_videoprism, read_videoprism
 
@@ -37,7 +37,7 @@ CHANGES = (
 )  # fmt: skip
 # What an original checkpoint does not say.
 UNSAID = ("variant", "num_frames", "image_size", "order", "sampled_frames", "global_pool")
-NOT_FIELDS = ("model_type", "vivit_zoo_version", "class_names", "processing", "problem_type")
+NOT_FIELDS = ("model_type", "vivit_zoo_version", "class_names", "processing", "problem_type", "positions_filter")
 LARGEST = 1 << 24
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -49,13 +49,14 @@ def load_pretrained(
     *,
     revision: str | None = None,
     token: str | bool | None = None,
+    tower: str | None = None,
     **changes: Any,
 ) -> tuple[Model, Checkpoint, LoadReport]:
     """Read a checkpoint, adapt it to the changes, build a model and fill it: what `ViViT.from_pretrained` does.
 
     Args:
         make: builds the model from a configuration; called on the meta device first.
-        source, revision, token, **changes: see `ViViT.from_pretrained`.
+        source, revision, token, tower, **changes: see `ViViT.from_pretrained`.
 
     Returns:
         The model, the checkpoint in our terms, and the report of every tensor.
@@ -63,7 +64,7 @@ def load_pretrained(
     Raises:
         WeightsError: if the source cannot be found, read or used.
     """
-    checkpoint = read_checkpoint(source, revision=revision, token=token, **changes)
+    checkpoint = read_checkpoint(source, revision=revision, token=token, tower=tower, **changes)
     changes = {name: value for name, value in changes.items() if not _says(checkpoint.config, name, value)}
     config = checkpoint.config.replace(**changes)
     fixed = [name for name in changes if name not in CHANGES]
@@ -78,10 +79,11 @@ def load_pretrained(
             f"{checkpoint.source} has patches of {checkpoint.config.tubelet_size[1:]}; only the length of its tubelets "
             "can change"
         )
-    if checkpoint.fixed_grid and config.grid != checkpoint.config.grid:
+    if config.pos_embed == "sincos_1d" and config.grid != checkpoint.config.grid:
         raise WeightsError(
-            f"{checkpoint.source} is for {_sizes(checkpoint.config)}, not {_sizes(config)}: {checkpoint.fixed_grid}; "
-            "to start another model from it, build it and call vivit_zoo.weights.init_from_image"
+            f"{checkpoint.source} is for {_sizes(checkpoint.config)}, not {_sizes(config)}: its fixed positions count "
+            "along the sequence, so that another grid would shift them; to start another model from it, build it and "
+            "call vivit_zoo.weights.init_from_image"
         )
     # On the meta device first: a broken configuration must not make a model of any size.
     try:
@@ -171,7 +173,12 @@ def _rows(parts: Mapping[str, int], head: str) -> tuple[int, int]:
 
 
 def read_checkpoint(
-    source: str | PathLike[str], *, revision: str | None = None, token: str | bool | None = None, **given: Any
+    source: str | PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    tower: str | None = None,
+    **given: Any,
 ) -> Checkpoint:
     """A ViViT checkpoint of any of the formats, in our terms; see `ViViT.from_pretrained` for the arguments.
 
@@ -179,12 +186,15 @@ def read_checkpoint(
         WeightsError: on every source that cannot be used.
         TypeError: if it is neither a string nor a path.
     """
-    return read_found(find(source, revision, token), **given)
+    return read_found(find(source, revision, token), tower, **given)
 
 
-def read_found(found: Found, **given: Any) -> Checkpoint:
+def read_found(found: Found, tower: str | None = None, **given: Any) -> Checkpoint:
     """The ViViT checkpoint in a file; see `read_checkpoint`."""
     path, kind, config = found
+    one = kind in ("npz", "msgpack") or not isinstance((config or {}).get("vision_config"), Mapping)
+    if tower is not None and one:
+        raise WeightsError(f"{path} holds one model, so tower={tower!r} has no meaning; leave it out")
     if kind == "npz":
         if is_videoprism(path):
             return read_videoprism(path)
@@ -200,7 +210,7 @@ def read_found(found: Found, **given: Any) -> Checkpoint:
         raise WeightsError(f"{file} has model_type {model_type!r}; known are {known}{hint}")
     tensors, source = read_tensors(path, kind), str(path.parent)
     if model_type in FAMILIES:
-        return transformers_checkpoint(config, tensors, source, _processor(path.parent))
+        return transformers_checkpoint(config, tensors, source, _processor(path.parent), tower)
     return _own_checkpoint(config, tensors, source)
 
 
@@ -248,6 +258,7 @@ def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: 
         class_names=names,
         processing=_processing(config, source),
         problem_type=problem_type,
+        positions_filter=_positions_filter(config, source),
     )
 
 
@@ -257,6 +268,15 @@ def _processing(config: Mapping[str, Any], source: str) -> Processing | None:
         return None if given is None else Processing(**given)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{source}: processing in config.json cannot be used: {error}") from error
+
+
+def _positions_filter(config: Mapping[str, Any], source: str) -> PositionsFilter:
+    given = config.get("positions_filter", "linear")
+    for name in get_args(PositionsFilter):
+        if name == given:
+            return name
+    known = ", ".join(get_args(PositionsFilter))
+    raise WeightsError(f"{source}: positions_filter {given!r} in config.json is unknown; known are {known}")
 
 
 def _counts(names: Any) -> Any:

@@ -16,7 +16,10 @@ from torch import Tensor
 from vivit_zoo.weights.report import WeightsError
 
 __all__ = [
+    "ZERO_BIAS",
+    "ZERO_KEY_BIAS",
     "Fold",
+    "Rows",
     "Table",
     "count_blocks",
     "exactly",
@@ -25,6 +28,7 @@ __all__ = [
     "import_tensors",
     "layers",
     "nest",
+    "transformer_block",
 ]
 
 
@@ -48,15 +52,48 @@ def exactly(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 Table = Mapping[str, tuple[str, str | Fold]]
+Rows = dict[str, tuple[str, str | Fold]]
+
+# From the weights of the layer.
+ZERO_BIAS = Fold(
+    "zero: the source has no bias here", lambda *weights: weights[0].new_zeros(sum(len(weight) for weight in weights))
+)
+# The softmax does not see a bias of the keys: it adds the same number to all scores of a query.
+ZERO_KEY_BIAS = Fold(
+    "a key bias of zero between the two",
+    lambda q, v: torch.cat([q, torch.zeros_like(q), v]),
+    lambda bias: bias.chunk(3)[::2],
+)
 
 
-def layers(*rows: tuple[str, str], weight: str | Fold = "... -> ...") -> dict[str, tuple[str, str | Fold]]:
+def layers(*rows: tuple[str, str], weight: str | Fold = "... -> ...", bias: str | Fold = "... -> ...") -> Rows:
     """Rows for weight and bias of each layer, our name and theirs, that has the same layout on both sides."""
-    kinds: dict[str, str | Fold] = {"weight": weight, "bias": "... -> ..."}
+    kinds = {"weight": weight, "bias": bias}
     return {f"{ours}.{kind}": (f"{theirs}.{kind}", how) for ours, theirs in rows for kind, how in kinds.items()}
 
 
-def nest(table: Table, ours: str, theirs: str) -> dict[str, tuple[str, str | Fold]]:
+def transformer_block(
+    ours: str,
+    theirs: str,
+    *,
+    qkv: str = "attention.[q_proj|k_proj|v_proj]",
+    proj: str = "attention.o_proj",
+    norms: tuple[str, str] = ("layernorm_before", "layernorm_after"),
+    mlp: tuple[str, str] = ("mlp.fc1", "mlp.fc2"),
+    norm_weight: str | Fold = "... -> ...",
+) -> Rows:
+    """Rows for the layers of a pre-norm block: prefixes of our and of their names, and their names of the layers.
+
+    The defaults are what transformers calls them in models that it has from version 5 on.
+    """
+    return {
+        **layers(*((f"{ours}norm{i}", theirs + norm) for i, norm in enumerate(norms, 1)), weight=norm_weight),
+        **layers((ours + "attn.qkv", theirs + qkv), (ours + "attn.proj", theirs + proj)),
+        **layers(*((f"{ours}mlp.fc{i}", theirs + layer) for i, layer in enumerate(mlp, 1))),
+    }
+
+
+def nest(table: Table, ours: str, theirs: str) -> Rows:
     """The same table one level down: with prefixes before our and their names."""
     return {ours + name: (theirs + other, layout) for name, (other, layout) in table.items()}
 

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-__all__ = ["Filter", "Processing", "processing_from_json", "processing_to_json"]
+from vivit_zoo.config import ViViTConfig
+
+__all__ = ["Filter", "Processing", "own_processor", "processing_from_json", "processing_to_json", "short_side"]
 
 Filter = Literal["bilinear", "bicubic"]
 RESAMPLE: dict[Any, Filter] = {2: "bilinear", 3: "bicubic"}  # the numbers of PIL
@@ -96,3 +98,22 @@ def processing_to_json(processing: Processing, size: tuple[int, int]) -> dict[st
         "image_mean": list(processing.mean),
         "image_std": list(processing.std),
     }
+
+
+def own_processor(config: ViViTConfig, processing: Processing | None = None) -> dict[str, Any]:
+    """preprocessor_config.json: the pixels that our models take, for transformers' processors of images and videos."""
+    usual = Processing(short_side=short_side(config))
+    return processing_to_json(processing or usual, config.frame_size) | {
+        "image_processor_type": "VivitImageProcessor",
+        "rescale_factor": 1 / 127.5,
+        "offset": True,
+        # With rescaling to [-1, 1] done, normalising as well would leave the range that the weights were trained on.
+        "do_normalize": False,
+        "image_mean": [0.5] * config.in_chans,
+        "image_std": [0.5] * config.in_chans,
+    }
+
+
+def short_side(config: ViViTConfig) -> int:
+    """Pixels of a frame's short side before it is cropped, in the paper's proportion of 256 to 224."""
+    return round(min(config.frame_size) * 256 / 224)

@@ -54,7 +54,6 @@ class Checkpoint:
         is_image: whether it is an image model, which has no frames, classes or head of its own here.
         default_size: (H, W) of the images that it usually takes, where its positions are for another size.
         positions_filter: how its positions are resized, see `resize.PositionsFilter`.
-        fixed_grid: why its positions cannot be resized; empty where they can.
         processing: how the source takes videos; None where it does not say.
         problem_type: what the outputs mean; None where the source does not say.
     """
@@ -71,7 +70,6 @@ class Checkpoint:
     pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     positions_filter: PositionsFilter = "linear"
     is_image: bool = False
-    fixed_grid: str = ""
     processing: Processing | None = None
     default_size: tuple[int, int] | None = None
     problem_type: ProblemType | None = None
@@ -96,6 +94,7 @@ class Checkpoint:
         origin: dict[str, tuple[str, ...]] = {name: (name,) for name in tensors}
         further: dict[str, Any] = {name: getattr(model, name, None) for name in ("processing", "problem_type")}
         check_problem_type(further["problem_type"], source)
+        further["positions_filter"] = getattr(model, "positions_filter", "linear")
         return cls(source, config_of(model), tensors, origin, class_names=names, **further)
 
 

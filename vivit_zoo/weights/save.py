@@ -14,9 +14,9 @@ from torch import Tensor
 from vivit_zoo import __version__
 from vivit_zoo.weights.card import model_card
 from vivit_zoo.weights.load import MODEL_TYPE
+from vivit_zoo.weights.processing import own_processor
 from vivit_zoo.weights.report import Checkpoint, WeightsError
 from vivit_zoo.weights.transformers import to_transformers
-from vivit_zoo.weights.vivit import image_processor
 
 __all__ = ["push_to_hub", "save_pretrained"]
 
@@ -35,8 +35,9 @@ def save_pretrained(checkpoint: Checkpoint, folder: str | PathLike[str], format:
         config |= dataclasses.asdict(checkpoint.config)
         config |= {"class_names": checkpoint.class_names, "problem_type": checkpoint.problem_type}
         config["processing"] = checkpoint.processing and dataclasses.asdict(checkpoint.processing)
+        config["positions_filter"] = checkpoint.positions_filter
         tensors = {name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-        extra = {"preprocessor_config.json": image_processor(checkpoint.config, checkpoint.processing)}
+        extra = {"preprocessor_config.json": own_processor(checkpoint.config, checkpoint.processing)}
     folder = Path(folder)
     texts = {name: json.dumps(content, indent=2) + "\n" for name, content in {"config.json": config, **extra}.items()}
     try:

@@ -21,8 +21,7 @@ DENSE_BIAS = Fold("through temporal_dense", exactly(lambda proj, weight, bias: w
 
 
 TABLE: Table = {
-    "tubelet_embed.proj.weight": ("embeddings.patch_embeddings.projection.weight", "o c h w -> o (c h w)"),
-    "tubelet_embed.proj.bias": ("embeddings.patch_embeddings.projection.bias", "o -> o"),
+    **layers(("tubelet_embed.proj", "embeddings.patch_embeddings.projection"), weight="o c h w -> o (c h w)"),
     "encoder.cls_token.token": ("embeddings.cls_token + embeddings.position_embeddings", TOKEN),
     "encoder.pos_embed.table": ("embeddings.time_embeddings + embeddings.position_embeddings", POSITIONS),
     **BLOCKS,
@@ -66,7 +65,6 @@ TIMESFORMER = Family(
     defaults=defaults(
         image_size=224, patch_size=16, num_frames=8, attention_type="divided_space_time", drop_path_rate=0.0
     ),
-    fields={"drop_path": "drop_path_rate"},
     fixed={"global_pool": ("token",), "order": ("time_space",)},
     read=_read,
     table=_table,

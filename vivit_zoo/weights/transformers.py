@@ -10,6 +10,7 @@ from vivit_zoo.weights.report import Checkpoint, WeightsError
 from vivit_zoo.weights.timesformer import TIMESFORMER
 from vivit_zoo.weights.videomae import VIDEOMAE
 from vivit_zoo.weights.videoprism import VIDEOPRISM
+from vivit_zoo.weights.videoprism_tower import VIDEOPRISM_TOWER
 from vivit_zoo.weights.vivit import VIVIT
 from vivit_zoo.weights.vjepa2 import VJEPA2
 
@@ -21,8 +22,11 @@ FAMILIES: dict[str, Family] = {
     "timesformer": TIMESFORMER,
     "vjepa2": VJEPA2,
     "videoprism_vision_model": VIDEOPRISM,
-    "videoprism": VIDEOPRISM,  # video and text; the video tower is read
+    "videoprism": VIDEOPRISM_TOWER,  # of a video and a text model
 }
+# Classes of the same model_type, by the beginning of a name that only their tensors have.
+CLASSES: dict[str, dict[str, Family]] = {"videoprism_vision_model": {"auxiliary_layers.": VIDEOPRISM_TOWER}}
+TOWERS = ("video",)
 
 
 def transformers_checkpoint(
@@ -30,14 +34,27 @@ def transformers_checkpoint(
     tensors: Mapping[str, Tensor],
     source: str,
     processor: Mapping[str, Any] | None = None,
+    tower: str | None = None,
 ) -> Checkpoint:
     """A model of one of the `FAMILIES` in our terms; see `read_family`.
 
+    Args:
+        config, tensors, source, processor: as for `read_family`.
+        tower: "video" for the video model of a file that holds a video and a text model.
+
     Raises:
-        WeightsError: where it asks for what a ViViT does not have.
+        WeightsError: where it asks for what a ViViT does not have; if a file of two models comes without `tower`.
     """
-    family = FAMILIES[config["model_type"]]
-    nested = config.get("vision_config")
+    kind, nested = config["model_type"], config.get("vision_config")
+    if tower is not None and tower not in TOWERS:
+        raise WeightsError(f"tower {tower!r} is unknown; choose from {', '.join(TOWERS)}")
+    if isinstance(nested, Mapping) and tower is None:
+        raise WeightsError(
+            f"{source} holds a video and a text model ({kind}), which a ViViT is not; "
+            "ViViT.from_pretrained(source, tower='video') loads its video model, without classes"
+        )
+    found = (family for start, family in CLASSES.get(kind, {}).items() if any(start in name for name in tensors))
+    family = next(found, FAMILIES[kind])
     return read_family(family, nested if isinstance(nested, Mapping) else config, tensors, source, processor)
 
 

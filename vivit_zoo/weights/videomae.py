@@ -3,23 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.family import Family, defaults
-from vivit_zoo.weights.names import Fold, Table, layers
+from vivit_zoo.weights.names import ZERO_KEY_BIAS, Table, layers
 from vivit_zoo.weights.processing import Processing
 from vivit_zoo.weights.vivit import BLOCKS, EMBEDDING
 
 __all__ = ["VIDEOMAE"]
 
-# The softmax does not see a bias of the keys: it adds the same number to all scores of a query.
-ZERO_KEY_BIAS = Fold(
-    "a key bias of zero between the two",
-    lambda q, v: torch.cat([q, torch.zeros_like(q), v]),
-    lambda bias: bias.chunk(3)[::2],
-)
 TABLE: Table = {
     **EMBEDDING,
     **BLOCKS,
@@ -70,13 +63,9 @@ VIDEOMAE = Family(
         r"embeddings\.position_embeddings$": "fixed positions, computed here",
     },
     processing=Processing(short_side=224, stride=4, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    fixed_grid="its fixed positions count along the sequence, so that another grid would shift all of them",
     writable=True,
     processor=(
         "preprocessor_config.json",
-        lambda config: {
-            "image_processor_type": "VideoMAEImageProcessor",
-            "video_processor_type": "VideoMAEVideoProcessor",
-        },
+        {"image_processor_type": "VideoMAEImageProcessor", "video_processor_type": "VideoMAEVideoProcessor"},
     ),
 )

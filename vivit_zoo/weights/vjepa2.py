@@ -9,24 +9,27 @@ from torch import Tensor
 from vivit_zoo.config import AttentionPoolConfig, RotaryConfig, ViViTConfig
 from vivit_zoo.weights.family import Family, defaults
 from vivit_zoo.weights.folds import halves_from_pairs
-from vivit_zoo.weights.names import Fold, Table, layers
+from vivit_zoo.weights.names import Fold, Table, layers, transformer_block
 from vivit_zoo.weights.processing import Processing
 
 __all__ = ["VJEPA2"]
 
-LAYER, BLOCK, CROSS = "encoder.layer.{}.", "pooler.self_attention_layers.{}.", "pooler.cross_attention_layer."
-PATCHES, OURS, POOL = "encoder.embeddings.patch_embeddings.proj.", "encoder.blocks.{}.", "encoder.attn_pool."
+LAYER, QKV, CROSS = "encoder.layer.{}.", "attention.[query|key|value]", "pooler.cross_attention_layer."
+PATCHES, OURS, POOL = "encoder.embeddings.patch_embeddings.proj", "encoder.blocks.{}.", "encoder.attn_pool."
 TABLE: Table = {
-    "tubelet_embed.proj.weight": (PATCHES + "weight", "o c t h w -> o (c t h w)"),
-    "tubelet_embed.proj.bias": (PATCHES + "bias", "o -> o"),
-    **layers(*((OURS + name, LAYER + name) for name in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"))),
-    **layers((OURS + "attn.proj", LAYER + "attention.proj"), ("encoder.norm", "encoder.layernorm")),
+    **layers(("tubelet_embed.proj", PATCHES), weight="o c t h w -> o (c t h w)"),
+    **transformer_block(OURS, LAYER, norms=("norm1", "norm2"), qkv=QKV, proj="attention.proj"),
+    **layers(("encoder.norm", "encoder.layernorm")),
 }
 POOLER: Table = {
-    **layers(*((f"{POOL}blocks.{{}}.norm{i}", f"{BLOCK}layer_norm{i}") for i in (1, 2))),
-    **layers(*((f"{POOL}blocks.{{}}.mlp.fc{i}", f"{BLOCK}mlp.fc{i}") for i in (1, 2))),
-    **layers((POOL + "blocks.{}.attn.qkv", BLOCK + "self_attn.[q_proj|k_proj|v_proj]")),
-    **layers((POOL + "blocks.{}.attn.proj", BLOCK + "self_attn.out_proj"), ("head", "classifier")),
+    **transformer_block(
+        POOL + "blocks.{}.",
+        "pooler.self_attention_layers.{}.",
+        norms=("layer_norm1", "layer_norm2"),
+        qkv="self_attn.[q_proj|k_proj|v_proj]",
+        proj="self_attn.out_proj",
+    ),
+    **layers(("head", "classifier")),
     **layers((POOL + "norm_pre", CROSS + "layer_norm1"), (POOL + "norm", CROSS + "layer_norm2")),
     **layers((POOL + "q", CROSS + "cross_attn.q_proj"), (POOL + "kv", CROSS + "cross_attn.[k_proj|v_proj]")),
     **layers(*((f"{POOL}mlp.fc{i}", f"{CROSS}mlp.fc{i}") for i in (1, 2))),
@@ -49,8 +52,7 @@ def _table(config: ViViTConfig) -> Table:
         return torch.cat([halves_from_pairs(q, config.num_heads), halves_from_pairs(k, config.num_heads), v])
 
     fold = Fold("rotary pairs of channels moved from neighbours to halves", rotary)
-    names = {kind: (LAYER + f"attention.[query|key|value].{kind}", fold) for kind in ("weight", "bias")}
-    qkv = {f"encoder.blocks.{{}}.attn.qkv.{kind}": row for kind, row in names.items()}
+    qkv = layers((OURS + "attn.qkv", LAYER + QKV), weight=fold, bias=fold)
     return {**TABLE, **qkv, **(POOLER if config.global_pool == "attention" else {})}
 
 
@@ -63,8 +65,8 @@ VJEPA2 = Family(
     | {"crop_size": 256, "patch_size": 16, "in_chans": 3, "frames_per_clip": 64, "tubelet_size": 2}
     | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "mlp_ratio": 4.0}
     | {"drop_path_rate": 0.0, "num_pooler_layers": 3},
-    fields={"image_size": "crop_size", "in_chans": "in_chans", "num_frames": "frames_per_clip"}
-    | {"mlp_ratio": "mlp_ratio", "drop_path": "drop_path_rate"},
+    fields={name: name for name in ("in_chans", "mlp_ratio")}
+    | {"image_size": "crop_size", "num_frames": "frames_per_clip"},
     fixed={
         "variant": ("joint",),
         "pos_embed": ("none",),
