@@ -50,19 +50,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {"commands", "scripts", "system"},
     "commands": {
-        *(
-            "bench",
-            "config",
-            "datasets",
-            "encoders",
-            "evaluation",
-            "flops",
-            "inference",
-            "interpret",
-            "model",
-            "studies",
-        ),
-        *("studies", "system", "video"),
+        *("bench", "config", "datasets", "encoders", "evaluation", "flops", "inference", "interpret", "model"),
+        *("studies", "system", "video", "weights"),
     },
     "scripts": {"training"},
 }

@@ -95,9 +95,13 @@ def classify(options: argparse.Namespace) -> int:
 
 def attend(options: argparse.Namespace) -> int:
     """Draw what a model attends to in a video, and print its most likely classes."""
-    from vivit_zoo.interpret.overlay import attend_file
+    from vivit_zoo.interpret.overlay import attend_file, choose_layer
+    from vivit_zoo.weights.load import read_config
 
     _check_videos([options.video])
+    if options.layer is not None and (config := read_config(options.checkpoint)) is not None:
+        with torch.device("meta"):
+            choose_layer(ViViT(config), options.layer)  # before the weights are read
     model, views, preprocess, device = _open_model(options, clips=1, crops=1)
     print(attend_file(model, options.video, views, preprocess, options.out, device, options.layer, options.top))
     return 0

@@ -135,6 +135,15 @@ def test_wrong_arguments_are_told_in_a_line(video, load, tmp_path, capsys, argum
     assert not list(tmp_path.iterdir())
 
 
+def test_a_wrong_layer_is_refused_before_the_weights_are_read(video, tmp_path, capsys):
+    ViViT(tiny_config()).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"not read")
+    for source in (tmp_path / "model", tmp_path / "model" / "config.json", tmp_path / "model" / "model.safetensors"):
+        given = ["attend", video, "--checkpoint", str(source), "--out", str(tmp_path / "out"), "--layer", "9"]
+        assert main(given) == 2
+        assert "there is no layer '9'; the model has 2, 0 to 1" in capsys.readouterr().err
+
+
 def test_wrong_sources_are_told_in_a_line(load, tmp_path, capsys, monkeypatch):
     page = tmp_path / "page.mp4"
     page.write_text("<html>")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_zoo.config import ViViTConfig
-from vivit_zoo.weights.files import MODEL_TYPE, PROCESSOR_FILES, Found, find, read_json, read_tensors
+from vivit_zoo.weights.files import MODEL_TYPE, PROCESSOR_FILES, Found, find, local_path, read_json, read_tensors
 from vivit_zoo.weights.names import count_blocks
 from vivit_zoo.weights.original import read_video
 from vivit_zoo.weights.processing import Processing
@@ -29,7 +29,7 @@ from vivit_zoo.weights.resize import PositionsFilter, resize_kernel, resize_posi
 from vivit_zoo.weights.transformers import FAMILIES, transformers_checkpoint
 from vivit_zoo.weights.videoprism_npz import is_videoprism, read_videoprism
 
-__all__ = ["MODEL_TYPE", "load_pretrained", "read_checkpoint", "read_found"]
+__all__ = ["MODEL_TYPE", "load_pretrained", "read_checkpoint", "read_config", "read_found"]
 
 # What can be changed about trained weights; the rest would make them another model's.
 CHANGES = (
@@ -224,7 +224,22 @@ def _processor(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> Checkpoint:
+def read_config(source: str | PathLike[str]) -> ViViTConfig | None:
+    """The configuration of a folder in our own format, without reading its weights.
+
+    Returns:
+        None for everything else: other formats need the weights for it, and the hub is not asked.
+
+    Raises:
+        WeightsError: if config.json cannot be used.
+    """
+    folder = local_path(source)
+    file = (folder if folder.is_dir() else folder.parent) / "config.json"
+    config = read_json(file) if folder.exists() and file.is_file() else {}
+    return _own_config(config, str(file.parent)) if config.get("model_type") == MODEL_TYPE else None
+
+
+def _own_config(config: Mapping[str, Any], source: str) -> ViViTConfig:
     fields = {name: value for name, value in config.items() if name not in NOT_FIELDS}
     if "transformers_version" in config:  # saved by `vivit_zoo.hf`, among transformers' own fields
         known = {field.name for field in dataclasses.fields(ViViTConfig)}
@@ -232,9 +247,13 @@ def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: 
     try:
         if _largest(fields) > LARGEST:
             raise ValueError(f"a value is beyond {LARGEST}")
-        ours = ViViTConfig.from_json(json.dumps(fields))
+        return ViViTConfig.from_json(json.dumps(fields))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise WeightsError(f"{source}: config.json cannot be used: {error}") from error
+
+
+def _own_checkpoint(config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> Checkpoint:
+    ours = _own_config(config, source)
     if max(ours.depth, ours.temporal_depth or 0) > len(tensors):
         raise WeightsError(
             f"{source}: config.json says {ours.depth} blocks, but there are {len(tensors)} tensors in all"
