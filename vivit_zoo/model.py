@@ -7,7 +7,6 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from vivit_zoo.encoders import ENCODERS, Encoder, EncoderOptions
 from vivit_zoo.mlp import ACTS, Norm
 from vivit_zoo.pooling import AttentionPool
 from vivit_zoo.positions import RelativePositionBias, RotaryEmbed
-from vivit_zoo.tokens import SampleFrames, TubeletEmbed, hold_frames, tubelet_mask
+from vivit_zoo.tokens import SampleFrames, TubeletEmbed, hold_frames, is_full, tubelet_mask
 
 if TYPE_CHECKING:
     from vivit_zoo.weights.processing import Processing
@@ -79,7 +78,7 @@ class ViViT(nn.Module):
     def forward_features(self, video: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the encoder's pooled output: (b, c, T, H, W) -> (b, d). `forward_intermediates` returns tokens."""
         self._check_video(video)
-        if mask is None or self._is_full(video, mask):
+        if mask is None or is_full(mask, video):
             return self.encoder(self.tubelet_embed(self.sample_frames(video)))
         # A tubelet or sample that holds both kinds of frames is there; in it, absent frames repeat the one before them.
         video = hold_frames(video, mask)
@@ -307,17 +306,6 @@ class ViViT(nn.Module):
         """
         for encoder in self._encoders():
             encoder.grad_checkpointing = enable
-
-    def _is_full(self, video: Tensor, mask: Tensor) -> bool:
-        """Whether all frames are there, after checking the mask; the fused attention needs no mask then."""
-        shape = len(video), video.shape[2]
-        if mask.dtype != torch.bool or mask.shape != shape:
-            raise ValueError(f"a mask is boolean, of shape (b, T) = {shape}; got {mask.dtype}, {tuple(mask.shape)}")
-        if torch.compiler.is_compiling():  # values are unknown
-            return False
-        if not (present := mask.any(dim=1)).all():
-            raise ValueError(f"the mask leaves no frame of the videos {(~present).nonzero().flatten().tolist()}")
-        return bool(mask.all())
 
     def _check_video(self, video: Tensor) -> None:
         want = self.config.input_shape

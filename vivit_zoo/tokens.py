@@ -20,6 +20,7 @@ __all__ = [
     "TubeletEmbed",
     "average",
     "hold_frames",
+    "is_full",
     "tubelet_mask",
     "uniform_frame_indices",
 ]
@@ -100,6 +101,24 @@ class SampleFrames(Computed):
 
     def extra_repr(self) -> str:
         return f"{len(self.indices)} frames"
+
+
+def is_full(mask: Tensor, x: Tensor) -> bool:
+    """Whether all frames of a video (b, c, T, H, W) are there; False in `torch.compile`, where values are not known.
+
+    Raises:
+        ValueError: if the mask is not boolean, (b, T), or leaves no frame of a video.
+    """
+    shape = len(x), x.shape[2]
+    if mask.dtype != torch.bool or mask.shape != shape:
+        raise ValueError(f"a mask is boolean, of shape (b, T) = {shape}; got {mask.dtype}, {tuple(mask.shape)}")
+    if torch.compiler.is_compiling():
+        return False
+    if mask.all():
+        return True
+    if not (present := mask.any(dim=1)).all():
+        raise ValueError(f"the mask leaves no frame of the videos {(~present).nonzero().flatten().tolist()}")
+    return False
 
 
 def hold_frames(x: Tensor, mask: Tensor) -> Tensor:
