@@ -30,7 +30,7 @@ from variants import settings as variants
 
 from vivit_zoo import plots
 from vivit_zoo.datasets import MovingDigits
-from vivit_zoo.interpret.maps import attention_layers, head_maps, rollout
+from vivit_zoo.interpret import attention_layers, head_maps, rollout
 from vivit_zoo.model import ViViT
 from vivit_zoo.studies.study import BASE, Cell, Setting, run_from_command_line
 from vivit_zoo.system.machine import describe_machine

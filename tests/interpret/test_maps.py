@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tests.conftest import VARIANTS, randomise, tiny_config, tiny_model, video_for
 from vivit_zoo import ViViT
 from vivit_zoo.attention import attend
-from vivit_zoo.interpret.maps import attention_layers, attention_maps, head_maps, rollout
+from vivit_zoo.interpret.attention_rollout import rollout
+from vivit_zoo.interpret.maps import attention_maps, head_maps
+from vivit_zoo.interpret.recording import attention_layers
 
 MODELS = {
     "joint": {"variant": "joint"},

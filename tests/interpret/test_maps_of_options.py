@@ -6,7 +6,9 @@ from einops import rearrange
 
 from tests.conftest import tiny_model, video_for
 from vivit_zoo import optimize_for_inference
-from vivit_zoo.interpret.maps import attention_layers, attention_maps, head_maps, rollout
+from vivit_zoo.interpret.attention_rollout import rollout
+from vivit_zoo.interpret.maps import attention_maps, head_maps
+from vivit_zoo.interpret.recording import attention_layers
 
 TOKENS = {"class_token": True, "reg_tokens": 1}
 MODELS = {

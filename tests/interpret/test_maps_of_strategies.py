@@ -10,7 +10,9 @@ from tests.interpret.test_maps import dense, inputs_of, rolled, softmax_of
 from vivit_zoo import ViViT
 from vivit_zoo.attention import attend, attend_over_time
 from vivit_zoo.blocks import Block
-from vivit_zoo.interpret.maps import attention_layers, attention_maps, head_maps, rollout
+from vivit_zoo.interpret.attention_rollout import rollout
+from vivit_zoo.interpret.maps import attention_maps, head_maps
+from vivit_zoo.interpret.recording import attention_layers
 from vivit_zoo.positions import PosEmbed
 
 

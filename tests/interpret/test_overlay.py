@@ -10,7 +10,8 @@ from tests.footage import X264, write_video
 from vivit_zoo import ViViT, plots
 from vivit_zoo.cli import main
 from vivit_zoo.inference import FusedMlp
-from vivit_zoo.interpret.maps import head_maps, rollout
+from vivit_zoo.interpret.attention_rollout import rollout
+from vivit_zoo.interpret.maps import head_maps
 from vivit_zoo.interpret.overlay import _film, _tubelets, choose_layer
 
 

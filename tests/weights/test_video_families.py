@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.weights import families
 from tests.weights.families import FAMILIES, JEPA, PROCESSOR, logits, make, pixels, save, video
 from vivit_zoo import ViViT, config_for_image, init_from_image
-from vivit_zoo.interpret.maps import rollout
+from vivit_zoo.interpret.attention_rollout import rollout
 from vivit_zoo.weights import WeightsError
 from vivit_zoo.weights.load import adapt
 from vivit_zoo.weights.names import count_blocks

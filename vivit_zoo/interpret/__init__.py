@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from vivit_zoo.system.lazy import import_on_use
 
 if TYPE_CHECKING:
+    from vivit_zoo.interpret.attention_rollout import rollout
     from vivit_zoo.interpret.grid import tokens_to_grid
-    from vivit_zoo.interpret.maps import Maps, attention_layers, attention_maps, head_maps, rollout
+    from vivit_zoo.interpret.maps import Maps, attention_maps, head_maps
     from vivit_zoo.interpret.overlay import attend_file
+    from vivit_zoo.interpret.recording import attention_layers
 
 __all__ = [
     "Maps",
@@ -26,7 +28,9 @@ __getattr__ = import_on_use(
     __name__,
     {
         "grid": ["tokens_to_grid"],
-        "maps": ["Maps", "attention_layers", "attention_maps", "head_maps", "rollout"],
+        "maps": ["Maps", "attention_maps", "head_maps"],
         "overlay": ["attend_file"],
+        "recording": ["attention_layers"],
+        "attention_rollout": ["rollout"],
     },
 )

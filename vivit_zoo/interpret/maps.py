@@ -1,17 +1,9 @@
-"""Attention maps, the attention of single heads on the grid, and attention rollout.
-
-Nothing here depends on the variant. During a forward pass, every `Attention` of the model gets a strategy that records
-queries and keys and then calls the original strategy with its fused kernel; afterwards the original is restored. The
-only assumption is that a strategy is linear in the values: out = W(q, k) v. Then its output for v = identity is W, and
-the gradient with respect to v is a product with Wᵀ, which needs no memory for W.
-"""
+"""Attention maps, and the attention of single heads on the grid."""
 
 import math
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -27,21 +19,17 @@ from vivit_zoo.attention import (
 )
 from vivit_zoo.encoders import Encoder
 from vivit_zoo.inference import attend_contiguous
-from vivit_zoo.mlp import Mlp
+from vivit_zoo.interpret.recording import attention_layers, exact_dtype, recorded, transposed_product
 from vivit_zoo.model import ViViT
-from vivit_zoo.pooling import AttentionPool
 from vivit_zoo.positions import RelativePositionBias
 
-__all__ = ["Maps", "attention_layers", "attention_maps", "head_maps", "rollout"]
+__all__ = ["Maps", "attention_maps", "head_maps"]
 
 # The strategies that mix the tokens of each sequence (..., h, n, d) and nothing else.
 WITHIN_A_SEQUENCE = (attend, attend_contiguous, attend_softcapped)
 
 # Layers of this encoder see the frames at one place, or frames as wholes.
 TEMPORAL = "encoder.temporal."
-
-Record = Callable[[str, Attention, Attend, tuple[Tensor, Tensor, Tensor], Tensor], None]
-"""Called with the name of a layer, the layer, its original strategy, (q, k, v) and the strategy's output."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +45,6 @@ class Maps:
     weights: Tensor
     axes: tuple[str, ...]
     layers: tuple[str, ...]
-
-
-def attention_layers(model: nn.Module) -> list[str]:
-    """List the names of the attention layers of a model, such as "encoder.blocks.0.attn", first to last."""
-    # A block lists its modules in the order they were made; Model 3's runs time before space under another `order`.
-    return [name for name, module in model.named_modules() if isinstance(module, Attention)]
 
 
 def attention_maps(model: ViViT, video: Tensor, layers: Collection[str] | None = None) -> dict[str, Maps]:
@@ -101,7 +83,7 @@ def attention_maps(model: ViViT, video: Tensor, layers: Collection[str] | None =
                 axis = axis or ("time" if short else "clip")
                 found.setdefault(axis, {})[name] = weights.movedim(-3, 0)
 
-    with _watched(model, record), torch.no_grad():
+    with recorded(model, record), torch.no_grad():
         model(video)
     return {axis: _stacked(axis, maps) for axis, maps in found.items()}
 
@@ -135,144 +117,22 @@ def head_maps(model: ViViT, video: Tensor, layer: str) -> Tensor:
             q, k, _ = qkv
             # Outside of an Encoder, class tokens and registers are unknown.
             around = [one for one in model.modules() if isinstance(one, Encoder) and attention in one.modules()]
-            queries = q.new_zeros(q.shape[:-1], dtype=_exact(q))
+            queries = q.new_zeros(q.shape[:-1], dtype=exact_dtype(q))
             if around and around[-1].global_pool == "token":
                 queries[..., 0] = 1.0
             else:
                 queries[..., around[-1].num_prefix_tokens if around else 0 :] = 1.0
             queries /= queries[0, ..., 0, :].sum()
-            found.append(_on_grid(name, _gathered(strategy, q, k, queries), t, h * w))
+            found.append(_on_grid(name, transposed_product(strategy, q, k, queries), t, h * w))
 
-    with _watched(model, record), torch.no_grad():
+    with recorded(model, record), torch.no_grad():
         model(video)
     return found[-1]
 
 
-def rollout(model: ViViT, video: Tensor) -> Tensor:
-    """Compute attention rollout, the share of each tubelet in the pooled output: (b, c, T, H, W) -> (b, t, n).
-
-    Abnar and Zuidema, arXiv 2005.00928: heads are averaged, the residual connection adds the identity, rows are
-    normalised, and the matrices of all layers are multiplied. This treats a layer as a mixture of tokens alone. The
-    result is the row of the class token, the mean of the rows that average pooling uses, or the sum of the rows with
-    the weights of attention pooling. Shares of class tokens and registers are left out. Rollout shows where information
-    can come from, not which class it is evidence for.
-
-    This is the gradient of the pooled output with respect to the tokens in a model where LayerNorms are the identity,
-    MLPs add nothing and an attention layer is the mean of its heads' maps. It is computed as this gradient: the model
-    runs as usual, and a vector over the tokens is propagated back. A factorised layer applies its small maps to that
-    vector; other operations on tokens, such as a pooling between two encoders, are part of the graph. Memory is that of
-    q and k of all layers and of one fused kernel; a map over the whole clip is never computed.
-
-    Args:
-        model: with an encoder built of the library's attention layers, under any strategy. It runs in evaluation mode
-            and is restored afterwards, also after an error.
-        video: a batch in the model's input format.
-
-    Raises:
-        ValueError: if the encoder has trained torch layers outside of attention and MLP, which could mix tokens in
-            unknown ways; or if the model is in float16, whose range is too small for these numbers.
-    """
-    _check_parts(model)
-    told: dict[nn.Module, tuple[Attend, Tensor, Tensor]] = {}
-    ends: dict[str, Tensor] = {}
-
-    def record(name: str, layer: Attention, strategy: Attend, qkv: tuple[Tensor, Tensor, Tensor], out: Tensor) -> None:
-        told[layer] = strategy, qkv[0].detach(), qkv[1].detach()
-
-    def begin(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-        ends["tokens"] = out.detach().clone().requires_grad_()
-        return ends["tokens"]
-
-    def end(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> None:
-        ends["pooled"] = out
-
-    def mix(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-        return _MixedTokens.apply(inputs[0], out.detach(), *told.pop(module))
-
-    def keep(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-        return _SameTokens.apply(inputs[0], out.detach())
-
-    def seen(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        ends["pooled_tokens"] = inputs[0]
-
-    def pool(module: AttentionPool, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-        tokens = ends["pooled_tokens"]
-        weights = module.weights(tokens).mean(-2).detach()
-        mixed = (weights[..., None] * tokens).sum(-2)
-        return out.detach() + mixed - mixed.detach()
-
-    def cut(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-        return out.detach()
-
-    with ExitStack() as stack:
-        stack.enter_context(_watched(model, record))
-        stack.enter_context(torch.enable_grad())
-        stack.callback(model.tubelet_embed.register_forward_hook(begin).remove)
-        stack.callback(model.encoder.register_forward_hook(end).remove)
-        for module in model.encoder.modules():
-            for kind, hook in ((Attention, mix), (nn.LayerNorm, keep), (nn.RMSNorm, keep), (Mlp, cut)):
-                if isinstance(module, kind):
-                    stack.callback(module.register_forward_hook(hook).remove)
-            if isinstance(module, AttentionPool):
-                stack.callback(module.kv.register_forward_pre_hook(seen).remove)
-                stack.callback(module.register_forward_hook(pool).remove)
-        model(video.clone() if video.is_inference() else video)
-        (relevance,) = torch.autograd.grad(ends["pooled"].sum(), ends["tokens"])
-    relevance = relevance.to(_exact(relevance)).sum(-1)
-    # All zeros where no tubelet reaches the output, as under a causal mask with the class token first.
-    return relevance / relevance.sum((1, 2), keepdim=True).clamp(min=torch.finfo(relevance.dtype).tiny)
-
-
-class _SameTokens(torch.autograd.Function):
-    """The second argument, and the gradient of the identity in the first."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, out: Tensor) -> Tensor:
-        return out.view_as(out)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
-
-
-class _MixedTokens(torch.autograd.Function):
-    """The second argument, and in the first the gradient of mixing tokens by the mean of the heads' maps."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, out: Tensor, attend: Attend, q: Tensor, k: Tensor) -> Tensor:
-        ctx.attend = attend
-        ctx.save_for_backward(q, k)
-        return out.view_as(out)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k = ctx.saved_tensors
-        # Channels play no part in the mixing, so that their mean may be taken first.
-        relevance = grads[0].to(_exact(q)).mean(-1)
-        heads = relevance[..., None, :].expand(q.shape[:-1]) / q.shape[-3]
-        mixed = _gathered(ctx.attend, q, k, heads).sum(-2)
-        return mixed[..., None].expand(grads[0].shape).to(grads[0].dtype), None, None, None, None
-
-
-def _exact(x: Tensor) -> torch.dtype:
-    """Return the dtype in which maps are computed."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _gathered(attend: Attend, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
-    """Wᵀ · queries of a strategy's weights W(q, k): (..., h, n, d) twice and (..., h, n) -> (..., h, keys)."""
-    q, k = (x.detach().to(_exact(x)) for x in (q, k))
-    # One channel would do, but the fused kernels take values as wide as the keys, and no others.
-    with torch.enable_grad(), torch.autocast(q.device.type, enabled=False):
-        v = torch.zeros_like(k, memory_format=torch.contiguous_format).requires_grad_()
-        out = attend(q, k, v, 0.0)
-        direction = queries[..., None].expand(out.shape).contiguous()
-        return torch.autograd.grad(out, v, direction)[0][..., 0]
-
-
 def _weights(name: str, strategy: Attend, qkv: tuple[Tensor, Tensor, Tensor], out: Tensor) -> dict[str, Tensor]:
     """The maps (..., h, query, key) of one layer by axis; the axis of a sequence without a grid is ""."""
-    q, k, v = (x.to(_exact(x)) for x in qkv)
+    q, k, v = (x.to(exact_dtype(x)) for x in qkv)
     kind = strategy.func if isinstance(strategy, partial) else strategy
     inner = strategy.keywords.get("attend", attend) if isinstance(strategy, partial) else attend
     with torch.autocast(q.device.type, enabled=False):
@@ -356,49 +216,3 @@ def _known_layers(model: nn.Module, layers: Collection[str] | None) -> list[str]
         if name not in known:
             raise ValueError(f"{name!r} is no attention layer; they are {', '.join(known)}")
     return [name for name in known if layers is None or name in layers]
-
-
-def _check_parts(model: ViViT) -> None:
-    if model.tubelet_embed.proj.weight.dtype == torch.float16:
-        raise ValueError("the shares of a rollout do not fit into float16; use model.float() or .bfloat16()")
-    inside = {
-        part
-        for module in model.encoder.modules()
-        if isinstance(module, Attention | Mlp | AttentionPool)
-        for part in module.modules()
-    }
-    for name, module in model.encoder.named_modules():
-        foreign = type(module).__module__.startswith("torch.") and not isinstance(module, nn.LayerNorm | nn.RMSNorm)
-        if module not in inside and foreign and any(True for _ in module.parameters(recurse=False)):
-            raise ValueError(
-                f"encoder.{name} is a trained {type(module).__name__} outside of attention and MLP; what it does to "
-                "the tokens is unknown to a rollout, which follows vivit_zoo's Attention, Mlp and norms. Build the "
-                "encoder of these, or look at single layers with attention_maps and head_maps"
-            )
-
-
-@contextmanager
-def _watched(model: nn.Module, record: Record) -> Iterator[None]:
-    """The model in evaluation mode, its attention layers handed a strategy that tells `record`; then as it was."""
-    modes = {module: module.training for module in model.modules()}
-    own = {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))  # within it there are no gradients, whatever is enabled
-        if any(module._compiled_call_impl is not None for module in modes):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled layers hear of no new strategy
-        for module, mode in modes.items():
-            stack.callback(setattr, module, "training", mode)
-        model.eval()
-        for name, layer in own.items():
-            stack.callback(setattr, layer, "attend", layer.attend)
-            layer.attend = partial(_attend_and_tell, record, name, layer, layer.attend)
-        yield
-
-
-def _attend_and_tell(
-    record: Record, name: str, layer: Attention, own: Attend, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0
-) -> Tensor:
-    """The recording strategy: what the layer's own makes of q, k and v."""
-    out = own(q, k, v, dropout)
-    record(name, layer, own, (q, k, v), out)
-    return out

@@ -10,7 +10,9 @@ from torch import Tensor
 from vivit_zoo import plots
 from vivit_zoo.evaluation.classify import best_classes, check_model, class_table
 from vivit_zoo.inference import optimize_for_inference
-from vivit_zoo.interpret.maps import attention_layers, head_maps, rollout
+from vivit_zoo.interpret.attention_rollout import rollout
+from vivit_zoo.interpret.maps import head_maps
+from vivit_zoo.interpret.recording import attention_layers
 from vivit_zoo.model import ViViT
 from vivit_zoo.tokens import uniform_frame_indices
 from vivit_zoo.video.clips import Views
