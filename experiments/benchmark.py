@@ -39,6 +39,7 @@ from vivit_zoo.bench.peers import candidates
 from vivit_zoo.bench.report import Case, Speed, draw, read, report, write
 from vivit_zoo.config import named_config
 from vivit_zoo.encoders import ENCODERS
+from vivit_zoo.system.pipes import exit_if_pipe_closes
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/performance.md", ROOT / "docs/benchmarks"
@@ -230,6 +231,7 @@ def page(text: str) -> str:
     return text
 
 
+@exit_if_pipe_closes()
 def main() -> int:
     """Measure and write the results. Returns 2 if a GPU is requested and there is none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

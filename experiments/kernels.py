@@ -34,6 +34,7 @@ from vivit_zoo.attention import Attention, attend, attend_over_time
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.mlp import Mlp, gelu_tanh
 from vivit_zoo.system.machine import describe_machine
+from vivit_zoo.system.pipes import exit_if_pipe_closes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DIM, HEADS, TOKENS = 768, 12, 3136
@@ -281,6 +282,7 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@exit_if_pipe_closes()
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -40,6 +40,7 @@ from vivit_zoo import ViViT
 from vivit_zoo.attention import Attend, Attention, attend, attend_softcapped
 from vivit_zoo.system.machine import PeakMemory, describe_machine
 from vivit_zoo.system.markdown import markdown
+from vivit_zoo.system.pipes import exit_if_pipe_closes
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "docs/benchmarks/pretrained_video", ROOT / "docs/pretrained-video.md"
@@ -151,6 +152,7 @@ def page(text: str) -> str:
     return re.sub(marks, lambda found: found[1] + shown + found[2], text, flags=re.DOTALL)
 
 
+@exit_if_pipe_closes()
 def main(arguments: list[str]) -> int:
     """Measure what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

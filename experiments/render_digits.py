@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from vivit_zoo.datasets import MovingDigits
+from vivit_zoo.system.pipes import exit_if_pipe_closes
 
 
 def to_frames(video: torch.Tensor, scale: int) -> np.ndarray:
@@ -72,6 +73,7 @@ def render(out: Path, split: str, clips: int, scale: int = 2, crf: int = 10, per
     (out / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
 
 
+@exit_if_pipe_closes()
 def main() -> None:
     """Render both splits."""
     parser = argparse.ArgumentParser(description="MovingDigits as video files in three layouts.")

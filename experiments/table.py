@@ -19,6 +19,7 @@ from vivit_zoo.studies import pictures
 from vivit_zoo.studies.comparisons import Comparison, Design, Row, compare, read_results
 from vivit_zoo.studies.statistics import ALPHA, holm
 from vivit_zoo.studies.tables import decision_text, markdown, note, study_table
+from vivit_zoo.system.pipes import exit_if_pipe_closes
 
 PACED = ("from_disk",)  # where the pace is the question
 # Pictures of the runs themselves that are kept, beside those that are drawn from the results.
@@ -354,6 +355,7 @@ def with_tables(text: str) -> str:
     )
 
 
+@exit_if_pipe_closes()
 def main() -> None:
     """Collect and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

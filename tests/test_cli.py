@@ -249,11 +249,13 @@ def test_ctrl_c_is_an_exit_code_without_a_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_closed_pipe_is_no_error():
+@pytest.mark.parametrize("command", [["-m", "vivit_zoo", "study"], ["experiments/variants.py", "--help"]])
+def test_a_closed_pipe_is_no_error(command):
     reader, writer = os.pipe()
     os.close(reader)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "vivit_zoo", "study"]
-    done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")

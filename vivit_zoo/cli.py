@@ -14,29 +14,26 @@ from pathlib import Path
 
 from vivit_zoo import __version__
 from vivit_zoo.system.extras import install_advice
+from vivit_zoo.system.pipes import exit_if_pipe_closes
 
 __all__ = ["main"]
 
 # The keys of `vivit_zoo.encoders.ENCODERS`, without importing torch.
 VARIANTS = ("joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product")
-BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report a program that writes into a closed pipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code.
 
     Returns:
-        0; 1 if a video could not be read; 2 for wrong arguments or input; 130 after Ctrl-C; 141 if the reader of the
-        output closed it, as `head` does.
+        0; 1 if a video could not be read; 2 for wrong arguments or input; 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: with 141 if the reader of the output closed it, as `head` does; with 2 from the parser.
     """
     try:
-        code = _run(sys.argv[1:] if arguments is None else list(arguments))
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Python flushes stdout again when it exits, which would print the same error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        with exit_if_pipe_closes():
+            return _run(sys.argv[1:] if arguments is None else list(arguments))
     except ModuleNotFoundError as error:
         print(f"vivit-zoo: {install_advice(error)}", file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ from vivit_zoo.studies.measures import Accuracy, Measure
 from vivit_zoo.studies.slurm import Slurm, run_on_slurm
 from vivit_zoo.studies.statistics import ALPHA, LEAST_SEEDS
 from vivit_zoo.studies.tables import note, study_table
+from vivit_zoo.system.pipes import exit_if_pipe_closes
 from vivit_zoo.training.checkpoint import read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.help import STUDY_HELP
@@ -167,6 +168,7 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
     return rows
 
 
+@exit_if_pipe_closes()
 def run_from_command_line(
     question: str,
     base: TrainConfig,

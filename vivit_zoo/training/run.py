@@ -21,6 +21,7 @@ from vivit_zoo.flops import count_params
 from vivit_zoo.model import ViViT
 from vivit_zoo.system.extras import install_advice
 from vivit_zoo.system.machine import describe_machine
+from vivit_zoo.system.pipes import exit_if_pipe_closes
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.help import TRAIN_HELP
@@ -68,6 +69,7 @@ def make_parser(
     return parser
 
 
+@exit_if_pipe_closes()
 def train_from_command_line(
     doc: str,
     base: TrainConfig,
