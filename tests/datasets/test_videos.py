@@ -10,7 +10,7 @@ from tests.footage import BROKEN, CLASSES, numbers_of, write_broken_set, write_s
 from vivit_zoo.datasets import VideoClips, VideoViews, read_catalogue
 from vivit_zoo.video.clips import ClipSampler, Views
 from vivit_zoo.video.preprocess import Preprocess, normalise
-from vivit_zoo.video.reader import VideoError
+from vivit_zoo.video.reader import VideoError, VideoReader
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,29 @@ def test_all_that_is_random_follows_from_torchs_global_generator(catalogue):
     again = [dataset[index][0] for index in range(6)]
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     assert not torch.equal(dataset[0][0], first[0])
+
+
+@pytest.mark.parametrize("policy", ["repeat_last", "mask"])
+def test_copies_are_several_items_of_one_video_read_once(catalogue, monkeypatch, policy):
+    """Each frame decoded once, with masks where there are any; equal to items that are read apart."""
+
+    def jitter(clip, label):
+        return clip.roll(int(torch.randint(40, ())), -1).movedim(0, 1), label
+
+    dataset = VideoClips(catalogue, ClipSampler(frames=30, stride=3, policy=policy), jitter)
+    seeds = [3, 1, 4]
+    apart = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        apart.append(dataset[5])
+    reads, read = [], VideoReader.read
+    monkeypatch.setattr(VideoReader, "read", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
+    together = dataset.copies(5, seeds)
+    assert len(reads) == 1
+    for one, other in zip(together, apart, strict=True):
+        assert len(one) == len(other) == (3 if policy == "mask" else 2)
+        assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(one, other, strict=True))
+    assert not torch.equal(together[0][0], together[1][0])
 
 
 def test_transform_gets_clip_and_label_and_resize_each_frame(catalogue):

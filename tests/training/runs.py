@@ -33,6 +33,11 @@ def small(**changes: Any) -> TrainConfig:
     return dataclasses.replace(BASE, **(fields | changes))
 
 
+def clips_as_videos(clips: int) -> DataConfig:
+    """Clips that are read and augmented as video files are."""
+    return DataConfig(train="moving_digits:videos", train_clips=clips, test_clips=16, stride=1, views=(1, 1))
+
+
 def small_momentum(**changes: Any) -> TrainConfig:
     """A run whose result does not depend on the number of processes.
 

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from tests.training.runs import last, metrics, small_momentum, train_as_one_of_two
+from tests.training.runs import clips_as_videos, last, metrics, small_momentum, train_as_one_of_two
 from vivit_zoo.evaluation.scores import Scores
 from vivit_zoo.system.processes import process_context
 from vivit_zoo.training.checkpoint import Checkpoints
@@ -52,8 +52,13 @@ def test_two_processes_train_and_test_as_one(tmp_path):
     runs = {"copies": small_momentum(), "shards": small_momentum(shard=True)}
     frozen = small_momentum(steps=4, eval_every=2, only="temporal")
     of_frozen = {"frozen copies": frozen, "frozen shards": dataclasses.replace(frozen, shard=True)}
-    processes = start(tmp_path, {"odd": small_momentum(batch_size=6)} | runs | of_frozen)
+    balanced = small_momentum(
+        steps=4, eval_every=2, data=clips_as_videos(21), sampling="balanced", class_weights="balanced", aug_repeats=2
+    )
+    others = {"odd": small_momentum(batch_size=6), "balanced": balanced}
+    processes = start(tmp_path, others | runs | of_frozen)
     train(frozen, tmp_path / "frozen")
+    train(balanced, tmp_path / "one balanced")
     scores = train(small_momentum(), tmp_path / "one").test()
     assert scores.indices.tolist() == list(range(17))
     assert join(processes) == [0, 0]
@@ -64,6 +69,7 @@ def test_two_processes_train_and_test_as_one(tmp_path):
         torch.testing.assert_close(found.logits, scores.logits, rtol=0, atol=1e-5)
         for line, expected in zip(metrics(tmp_path / name), metrics(tmp_path / "one"), strict=True):
             assert line == pytest.approx(expected, abs=1e-5)
+    assert_same_weights(tmp_path / "one balanced", tmp_path / "balanced")
     for name in of_frozen:
         assert_same_weights(tmp_path / "frozen", tmp_path / name)
     # A batch that cannot be split over two processes is an error in both.

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from itertools import islice, pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from vivit_zoo.training.loading import NOT_COUNTED, BrokenFiles, Feed, TestOrder, TrainOrder, loader
+from vivit_zoo.training.loading import NOT_COUNTED, BrokenFiles, Feed, TestOrder, TrainOrder, group_by_class, loader
 from vivit_zoo.video.reader import VideoError
 
 
@@ -52,13 +53,17 @@ def places(batches, count):
     parts=st.integers(1, 3),
     processes=st.integers(1, 3),
     step=st.integers(0, 7),
+    balanced=st.booleans(),
+    repeats=st.integers(1, 3),
 )
-def test_processes_and_parts_share_each_step_out(length, share, parts, processes, step):
+def test_processes_and_parts_share_each_step_out(length, share, parts, processes, step, balanced, repeats):
     """Together they have the clips that one process would have, step by step, wherever they begin."""
+    share *= repeats
     size = share * parts * processes
-    whole = list(islice(TrainOrder(length, size, seed=3), step + 4))[step:]
+    kind = {"groups": group_by_class([place % 3 for place in range(length)]) if balanced else None, "repeats": repeats}
+    whole = list(islice(TrainOrder(length, size, seed=3, **kind), step + 4))[step:]
     orders = [
-        list(islice(TrainOrder(length, size, 3, step, parts, process, processes), 4 * parts))
+        list(islice(TrainOrder(length, size, 3, step, parts, process, processes, **kind), 4 * parts))
         for process in range(processes)
     ]
     for number, expected in enumerate(whole):
@@ -73,6 +78,61 @@ def test_each_epoch_has_every_clip_once(length, size):
     for epoch in range(3):
         own = [draw.place for draw in draws if draw.epoch == epoch]
         assert sorted(own) == list(range(length))
+
+
+@given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=40), seed=st.integers(0, 9))
+def test_balanced_epochs_have_each_class_equally_often(labels, seed):
+    """And of a class each clip equally often, so that none of a small one waits for the next epoch."""
+    groups = group_by_class(labels)
+    draws = [d for batch in islice(TrainOrder(len(labels), 1, seed, groups=groups), 2 * len(labels)) for d in batch]
+    for epoch in range(2):
+        own = [draw for draw in draws if draw.epoch == epoch]
+        assert len(own) == len(labels)
+        counts = Counter(labels[draw.place] for draw in own)
+        assert max(counts.values()) - min(counts[label] for label in labels) <= 1
+        for group in groups:
+            of_clips = [sum(draw.place == place for draw in own) for place in group]
+            assert max(of_clips) - min(of_clips) <= 1
+        assert len(set(own)) == len(own)  # those of one clip have other random values
+
+
+def test_groups_of_several_labels_and_of_heads():
+    assert sorted(group_by_class([(0, 2), (2,), (), (0,)])) == [[0, 1], [0, 3], [2]]
+    heads = [{"noun": 0, "verb": 1}, {"noun": 1, "verb": 1}, {"noun": 0, "verb": 1}]
+    assert sorted(group_by_class(heads)) == [[0, 2], [1]]
+
+
+def test_copies_of_a_clip_follow_each_other_with_other_random_values():
+    order = TrainOrder(6, 6, seed=0, repeats=3)
+    batches = list(islice(loader(Clips(6), order, seed=0), 3))
+    for batch in batches:
+        first, second = batch.places.reshape(2, 3)
+        assert len(first.unique()) == len(second.unique()) == 1
+        assert first[0] != second[0]
+        assert all(len(set(copies)) == 3 for copies in batch.video[:, 0, 1, 0, 0].reshape(2, 3).tolist())
+    assert sorted({place for batch in batches for place in batch.places.tolist()}) == list(range(6))
+
+
+@pytest.mark.parametrize("broken", [(), (2,)])
+def test_copies_are_read_once_and_are_those_that_are_read_apart(broken):
+    class Counting(Clips):
+        reads = 0
+
+        def copies(self, place, seeds):
+            self.reads += 1
+            if place in self.broken:
+                raise VideoError(f"{place}.mp4: damaged")
+            states = [torch.default_generator.manual_seed(seed).get_state() for seed in seeds]
+            return [(torch.set_rng_state(state), self[place])[1] for state in states]
+
+    together = Counting(6, broken)
+    one, other = (
+        next(iter(loader(data, TrainOrder(6, 12, seed=0, repeats=2), seed=0))) for data in (together, Clips(6, broken))
+    )
+    assert together.reads == 6
+    assert torch.equal(one.video, other.video)
+    assert one.places.tolist() == other.places.tolist()
+    assert one.broken == other.broken
 
 
 def test_epochs_and_seeds_have_other_orders():

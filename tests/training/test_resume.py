@@ -7,15 +7,35 @@ import time
 import pytest
 import torch
 
-from tests.training.runs import assert_same_run, last, metrics, saves_at_every_step, small, train_in_one_thread
+from tests.training.runs import (
+    assert_same_run,
+    clips_as_videos,
+    last,
+    metrics,
+    saves_at_every_step,
+    small,
+    train_in_one_thread,
+)
+from vivit_zoo.datasets import DataConfig
 from vivit_zoo.system.processes import process_context
 from vivit_zoo.training import loop as train_module
 from vivit_zoo.training.checkpoint import Checkpoints
 from vivit_zoo.training.loop import train
 
+BALANCED = {"sampling": "balanced", "class_weights": "balanced", "cutmix": 1.0}
 
-def test_a_run_that_broke_off_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    config = small(ema=0.9, mixup=0.2, accumulate=2)
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        BALANCED | {"data": DataConfig(train_clips=20, test_clips=16)},  # a step ends in the next epoch
+        {"data": clips_as_videos(12), "aug_repeats": 2},
+    ],
+    ids=["plain", "balanced", "repeated"],
+)
+def test_a_run_that_broke_off_resumes_to_the_same_weights(tmp_path, monkeypatch, changes):
+    config = small(**({"ema": 0.9, "mixup": 0.2, "accumulate": 2} | changes))
     whole = train(config, tmp_path / "whole")
 
     class Stop(Exception):

@@ -68,7 +68,7 @@ def test_rendered_digits_from_the_command_to_named_classes(run, tmp_path, capsys
     assert "7 test videos, 1 views each" in out
     assert "could not be read" not in out
     result = read(tmp_path / "run")
-    assert result["accuracy"].keys() == {"top-1", "top-5"}
+    assert result["metrics"].keys() == {"top-1", "top-5"}
     assert result["versions"]["torch"] == torch.__version__.split("+")[0]
     assert 0 <= result["waiting"] < 1
     with (tmp_path / "run" / "predictions.csv").open() as file:
@@ -76,7 +76,7 @@ def test_rendered_digits_from_the_command_to_named_classes(run, tmp_path, capsys
     assert sorted(row["name"] for row in rows) == sorted(map(str, Path("digits/test").glob("*/*.mp4")))
     assert {row["label"] for row in rows} <= set(MovingDigits.classes)
     hits = sum(row["label"] == row["top1"] for row in rows)
-    assert result["accuracy"]["top-1"] == pytest.approx(hits / 7)
+    assert result["metrics"]["top-1"] == pytest.approx(hits / 7)
     assert (tmp_path / "run" / "confusion.png").stat().st_size > 5000
 
     model = ViViT.from_pretrained(tmp_path / "run" / "model")
@@ -91,7 +91,7 @@ def test_rendered_digits_from_the_command_to_named_classes(run, tmp_path, capsys
     assert (best["name"], best["probability"]) == (row["top1"], pytest.approx(float(row["top1_probability"]), abs=1e-5))
 
     assert run(*arguments, base=base) == 0  # goes on where it was: at the end, which it tests again
-    assert read(tmp_path / "run")["accuracy"] == result["accuracy"]
+    assert read(tmp_path / "run")["metrics"] == result["metrics"]
 
 
 def test_thirty_clips_of_which_five_are_broken(run, tmp_path, capsys):
@@ -160,7 +160,7 @@ def test_several_heads_have_a_picture_and_a_line_each(run, tmp_path, capsys):
     data = DataConfig(train="epic/EPIC_100_train.csv", test="epic/EPIC_100_train.csv", views=(1, 1))
     assert run(base=dataclasses.replace(TINY, data=data, mixup=0.3), paper={"action top-1": 44.0}) == 0
     assert re.search(r"^action top-1 +\d+\.\d +44\.0$", capsys.readouterr().out, re.MULTILINE)
-    accuracy = read(tmp_path / "run")["accuracy"]
+    accuracy = read(tmp_path / "run")["metrics"]
     assert accuracy.keys() == {f"{name} top-{k}" for name in ("verb", "noun", "action") for k in (1, 5)}
     assert {file.name for file in (tmp_path / "run").glob("*.png")} == {"confusion_verb.png", "confusion_noun.png"}
     names = ViViT.from_pretrained(tmp_path / "run" / "model").class_names

@@ -23,7 +23,7 @@ def card_of(training=None, changes=None, **options):
 
 
 def test_metadata_is_what_the_hub_reads():
-    training = Training(data="clips", started_from="google/vivit", accuracy={"top-1": 0.5}, test_videos=1200, views=12)
+    training = Training(data="clips", started_from="google/vivit", metrics={"top-1": 0.5}, test_videos=1200, views=12)
     data = ModelCard(card_of(training, license="mit")).data.to_dict()
     assert (data["license"], data["library_name"], data["pipeline_tag"]) == ("mit", "vivit_zoo", "video-classification")
     assert data["base_model"] == "google/vivit"
@@ -41,7 +41,7 @@ def test_only_an_id_of_the_hub_is_a_base_model(source):
 
 def test_a_card_says_what_a_user_needs():
     training = Training(
-        data="clips", started_from="google/vivit", accuracy={"top-1": 0.5}, test_videos=1200, views=12, stride=2
+        data="clips", started_from="google/vivit", metrics={"top-1": 0.5}, test_videos=1200, views=12, stride=2
     )
     text = card_of(training)
     for line in (

@@ -1,6 +1,6 @@
 """Videos of a catalogue as data sets: random clips to train on, all views of a video to test on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,20 +68,40 @@ class VideoClips(Dataset[tuple[Any, ...]]):
         with _open(source, self.sampler.frames, self.reading) as video:
             indices, mask = self.sampler.sample(video)
             clip = video.read(indices, change=self.resize)
-        item = self._item(clip, label)
-        return item if mask is None else (*item, torch.from_numpy(mask))
+        return self._item(clip, label, mask)
+
+    def copies(self, index: int, seeds: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Return the item with each of these seeds of torch's global generator: several random clips of one video.
+
+        They equal `self[index]` after `torch.manual_seed(seed)`, but the video is opened once and no frame is decoded
+        twice. The state of the generator afterwards is that of the last item.
+        """
+        source, label = self.catalogue.entries[index]
+        samples, states = [], []
+        with _open(source, self.sampler.frames, self.reading) as video:
+            for seed in seeds:
+                torch.default_generator.manual_seed(seed)
+                samples.append(self.sampler.sample(video))
+                states.append(torch.get_rng_state())
+            frames = video.read(np.concatenate([indices for indices, _ in samples]), change=self.resize)
+        items = []
+        for clip, (_, mask), state in zip(np.split(frames, len(seeds)), samples, states, strict=True):
+            torch.set_rng_state(state)
+            items.append(self._item(clip, label, mask))
+        return items
 
     def labels(self) -> list[Label]:
         """Return the labels of all videos, as the catalogue has them."""
         return [entry.label for entry in self.catalogue.entries]
 
-    def _item(self, frames: np.ndarray, label: Label) -> tuple[Tensor, Any]:
+    def _item(self, frames: np.ndarray, label: Label, mask: np.ndarray | None) -> tuple[Any, ...]:
         clip = torch.from_numpy(frames)
         if self.transform is None:
             video = rearrange(clip, "t h w c -> c t h w").contiguous()
         else:
             video, label = self.transform(rearrange(clip, "t h w c -> t c h w").contiguous(), label)
-        return video, target_of(label, self.catalogue)
+        item = video, target_of(label, self.catalogue)
+        return item if mask is None else (*item, torch.from_numpy(mask))
 
 
 class VideoViews(Dataset[tuple[Any, ...]]):

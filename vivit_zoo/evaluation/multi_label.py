@@ -68,10 +68,11 @@ class MultiLabelScores(Predictions):
         mean = self.average_precision().nanmean()
         return {} if mean.isnan() else {"mAP": mean.item()}
 
-    def class_metrics(self, classes: Sequence[str]) -> dict[str, float]:
-        """Return the average precision by class name, without the classes that have no positives."""
-        each = zip(classes, self.average_precision().tolist(), strict=True)
-        return {name: value for name, value in each if value == value}
+    def report(self, classes: Any = None) -> dict[str, float]:
+        """Return "mAP", and "AP run", ... for each class that has positives."""
+        each = enumerate(self.average_precision().tolist())
+        named = {f"AP {i if classes is None else classes[i]}": value for i, value in each if value == value}
+        return self.metrics() | named
 
     def notes(self, classes: Any = None) -> list[str]:
         """Return which classes have no positives and are left out of the mean."""

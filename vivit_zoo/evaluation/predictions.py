@@ -82,14 +82,20 @@ class Predictions:
         """
         raise NotImplementedError
 
-    def quality(self) -> float:
-        """Return the value of `metric`, or its negative if a lower value is better; nan if it is not defined."""
-        return self.metrics().get(self.metric, nan) * (1 if self.higher_is_better else -1)
+    def report(self, classes: Any = None) -> dict[str, float]:
+        """Return what the report of a test lists, by name: the metrics, and more where a table of them is usual."""
+        return self.metrics(classes)
 
-    def summary(self) -> str:
+    @classmethod
+    def quality(cls, metrics: Mapping[str, float]) -> float:
+        """Return the value of `metric`, or its negative if a lower value is better; nan if it is not defined."""
+        return metrics.get(cls.metric, nan) * (1 if cls.higher_is_better else -1)
+
+    @classmethod
+    def summary(cls, metrics: Mapping[str, float]) -> str:
         """Return the metric by which models are compared as text, such as "accuracy 51.2%"."""
-        value = self.metrics().get(self.metric, nan)
-        return f"{self.metric} {value:.1%}" if self.higher_is_better else f"{self.metric} {value:.4g}"
+        value = metrics.get(cls.metric, nan)
+        return f"{cls.metric} {value:.1%}" if cls.higher_is_better else f"{cls.metric} {value:.4g}"
 
     def notes(self, classes: Any = None) -> list[str]:
         """Return what a reader of the metrics should know, such as which classes are left out."""

@@ -1,6 +1,6 @@
 """Scores of models that predict numbers: root mean squared error, mean absolute error, coefficient of determination."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -72,9 +72,11 @@ class RegressionScores(Predictions):
             found |= {f"{name}_{named}": value[number].item() for name, value in errors.items()}
         return {name: value for name, value in found.items() if value == value}
 
-    def summary(self) -> str:
-        """Return "rmse 0.42", for several targets with the unit."""
-        return super().summary() + (" deviations" if self.logits.shape[1] > 1 else "")
+    @classmethod
+    def summary(cls, metrics: Mapping[str, float]) -> str:
+        """Return "rmse 0.42", for several targets with their common unit."""
+        several = any(name.startswith("rmse_") for name in metrics)
+        return super().summary(metrics) + (" deviations" if several else "")
 
     def _columns(self, classes: Sequence[str] | None, top: int) -> list[dict[str, Any]]:
         names = [f"target {i}" for i in range(self.logits.shape[1])] if classes is None else classes

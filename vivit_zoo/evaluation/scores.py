@@ -47,6 +47,12 @@ class Scores(Predictions):
         heads = {f"accuracy_{head}": one.accuracy() for head, one in self.heads.items() if head}
         return {"accuracy": self.accuracy(), **heads}
 
+    def report(self, classes: Any = None) -> dict[str, float]:
+        """Return "top-1" and "top-5", for several heads "noun top-1", ..., and "action top-1" for all together."""
+        heads = self.heads
+        parts = heads if "" in heads else {**heads, "action": self}
+        return {f"{name} top-{k}".strip(): one.accuracy(top=k) for name, one in parts.items() for k in (1, 5)}
+
     def joint(self) -> "Scores":
         """Combine all heads into one, whose classes are the combinations; the class of the last head changes fastest.
 

@@ -77,12 +77,18 @@ class TrainConfig:
         clip_grad: maximum norm of the gradient.
         label_smoothing: label smoothing in [0, 1).
         mixup: alpha of mixup's Beta distribution; 0 for no mixup.
+        cutmix: alpha of CutMix's Beta distribution; 0 for no CutMix. With both, a batch has one of them, at random.
+        class_weights: weights of the classes in the loss, one each, or "balanced" for weights that make up for unequal
+            numbers of clips, see `balanced_weights`. With several labels a clip they weight the positive labels.
+        sampling: "shuffled", every clip once in an epoch; or "balanced", the clips of every class equally often, see
+            `TrainOrder`.
+        aug_repeats: how many times each clip of a step is in it, augmented differently; `batch_size` counts all.
         ema: decay in [0, 1) of a moving average of the weights, which is used for evaluation; 0 for no average.
         seed: seed of the initial weights, dropout, augmentation and the order of the clips.
         eval_every: steps between evaluations. Each evaluation writes a checkpoint.
         eval_clips: number of test clips in these evaluations, one view each. The final test uses all clips.
-        stop_accuracy: stop training at the first evaluation with at least this accuracy, in (0, 1]; None to make all
-            the steps. The schedule of the learning rate is that of all the steps.
+        stop_accuracy: for one label a clip, stop training at the first evaluation with at least this accuracy, in
+            (0, 1]; None to make all the steps. The schedule of the learning rate is that of all the steps.
         stop_head: the head whose accuracy that is; "" for all heads together.
         keep: number of newest checkpoints to keep, in addition to the best.
         workers: worker processes that load clips, for each training process; 0 loads in the training process.
@@ -111,6 +117,10 @@ class TrainConfig:
     clip_grad: float = 1.0
     label_smoothing: float = 0.0
     mixup: float = 0.0
+    cutmix: float = 0.0
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    aug_repeats: int = 1
     ema: float = 0.0
     seed: int = 0
     eval_every: int = 50
@@ -130,13 +140,28 @@ class TrainConfig:
     free: ClassVar = ("workers", "keep", "tracker", "data.max_broken")
 
     def __post_init__(self) -> None:
-        for name, known in {"device": ("auto", "cpu", "cuda", "mps"), "precision": ("auto", "bf16", "fp32")}.items():
+        choices = {
+            "device": ("auto", "cpu", "cuda", "mps"),
+            "precision": ("auto", "bf16", "fp32"),
+            "sampling": ("shuffled", "balanced"),
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; choose from {', '.join(known)}")
-        for name in ("steps", "batch_size", "accumulate", "eval_every", "eval_clips", "keep", "lr", "clip_grad"):
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulate",
+            "eval_every",
+            "eval_clips",
+            "keep",
+            "lr",
+            "clip_grad",
+            "aug_repeats",
+        ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} {getattr(self, name)} is not positive")
-        for name in ("weight_decay", "warmup_steps", "seed", "workers", "mixup"):
+        for name in ("weight_decay", "warmup_steps", "seed", "workers", "mixup", "cutmix"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")
         for name in ("label_smoothing", "ema", "momentum"):
@@ -151,15 +176,72 @@ class TrainConfig:
             raise ValueError(f"stop_head {self.stop_head!r} is unknown; the model has {heads or 'one unnamed head'}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}")
-        if self.data.task != "single_label":
-            raise ValueError(f"data.task {self.data.task!r} has no loss to train with yet; only 'single_label' has")
-        if self.mixup and self.data.policy == "mask":
+        if (self.mixup or self.cutmix) and self.data.policy == "mask":
             raise ValueError(
-                "mixup mixes clips whose masks differ; leave it out, or use another data.policy than 'mask'"
+                "mixup and CutMix mix clips whose masks differ; leave them out, or use another data.policy than 'mask'"
             )
+        self._check_repeats()
+        self._check_weights()
+        self._check_task(heads)
         has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not has.get(self.device, True):
             raise ValueError(f"device {self.device!r} is not available here; use 'auto' or 'cpu'")
+
+    def _check_repeats(self) -> None:
+        if self.aug_repeats == 1:
+            return
+        if self.data.embedded and not self.data.train.endswith(":videos"):
+            raise ValueError(
+                f"aug_repeats {self.aug_repeats} would repeat equal clips: {self.data.train} is not augmented; use "
+                f"{self.data.train}:videos"
+            )
+        if self.batch_size % (self.accumulate * self.aug_repeats):
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate} times aug_repeats "
+                f"{self.aug_repeats}"
+            )
+
+    def _check_weights(self) -> None:
+        weights: Any = self.class_weights
+        classes = self.model.num_classes
+        if weights is None or weights == "balanced":
+            return
+        object.__setattr__(self, "class_weights", weights if isinstance(weights, str) else tuple(weights))
+        if isinstance(weights, str) or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+            raise ValueError(
+                f"class_weights {weights!r} must be 'balanced' or a list of weights, one for each class, that are not "
+                "negative and not all 0"
+            )
+        if isinstance(classes, dict):
+            raise ValueError(
+                f"class_weights are a list, but the model has the heads {', '.join(classes)}; use 'balanced'"
+            )
+        if classes and len(weights) != classes:
+            raise ValueError(f"class_weights has {len(weights)} weights, but there are {classes} classes")
+
+    def _check_task(self, heads: list[str]) -> None:
+        """Refuse what the task of the data cannot have."""
+        task = self.data.task
+        if task == "single_label":
+            return
+        if heads:
+            raise ValueError(
+                f"several heads, {', '.join(heads)}, have one label each; data.task must be 'single_label'"
+            )
+        wrong = {"stop_accuracy": "is the share of right answers of one label a clip"}
+        if task == "regression":
+            wrong |= {
+                "label_smoothing": "smooths labels of classes",
+                "cutmix": "mixes labels by an area, which says nothing about a number",
+                "class_weights": "weights classes",
+                "sampling": "balances classes",
+            }
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, why in wrong.items():
+            if (value := getattr(self, name)) != fields[name]:
+                raise ValueError(
+                    f"{name} {value!r} cannot be used with data.task {task!r}: it {why}; leave it at {fields[name]!r}"
+                )
 
     def to_json(self) -> str:
         """Return all fields as JSON."""

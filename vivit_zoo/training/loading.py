@@ -12,8 +12,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,24 +29,30 @@ from vivit_zoo.system.processes import process_context
 from vivit_zoo.video.preprocess import normalise
 from vivit_zoo.video.reader import VideoError
 
-__all__ = ["Batch", "BrokenFiles", "Draw", "Feed", "TestOrder", "TrainOrder", "loader"]
+__all__ = ["Batch", "BrokenFiles", "Draw", "Feed", "TestOrder", "TrainOrder", "group_by_class", "loader"]
 
 NOT_COUNTED = -1
 TRIES = 20
 
 
 class Draw(NamedTuple):
-    """A clip to load: its index in the data set, or `NOT_COUNTED` for a filler in a test, and the epoch as a seed."""
+    """A clip to load.
+
+    place: its index in the data set, or `NOT_COUNTED` for a filler in a test.
+    epoch: the epoch, which is part of the seed of its random values.
+    repeat: how often the epoch had this index before, which is part of the seed too.
+    """
 
     place: int
     epoch: int
+    repeat: int = 0
 
 
 class Batch(NamedTuple):
     """A batch of clips.
 
     video: (b, c, t, h, w) or views (b, v, c, t, h, w); uint8 in [0, 255] or floating-point in [-1, 1].
-    label: (b,), or a dictionary of such by head.
+    label: (b,), or a dictionary of such by head; (b, classes) or (b, targets) for several labels or scores.
     places: (b,) indices of the clips in the data set; `NOT_COUNTED` for fillers and for clips that replace a broken
         file in a test; empty if no clip could be read.
     broken: index and message of each file that could not be read.
@@ -66,6 +74,11 @@ class TrainOrder(Sampler[list[Draw]]):
     The `batch_size` clips of a step are distributed over processes and `parts` (of an accumulated gradient). The last
     clips of an epoch share a step with the first of the next.
 
+    With `groups`, such as of `group_by_class`, an epoch has as many clips, but each group equally often (up to one):
+    clips of large groups are left out, a random choice in each epoch, and those of small ones are repeated. With
+    `repeats`, each chosen clip is in a step so many times (repeated augmentation, arXiv 1901.09335), in one batch one
+    after the other.
+
     Args:
         length: length of the data set.
         batch_size: clips per step, over all parts and processes; a multiple of their product.
@@ -73,6 +86,9 @@ class TrainOrder(Sampler[list[Draw]]):
         step: the first step.
         parts: number of batches into which each process splits its share of a step.
         process, processes: number of this process, and number of processes.
+        groups: indices of the clips of each group; None for no groups.
+        repeats: how many times a step has each of its clips; `batch_size` is a multiple of the product with `parts` and
+            `processes`.
     """
 
     def __init__(
@@ -84,23 +100,66 @@ class TrainOrder(Sampler[list[Draw]]):
         parts: int = 1,
         process: int = 0,
         processes: int = 1,
+        groups: Sequence[Sequence[int]] | None = None,
+        repeats: int = 1,
     ) -> None:
         self.length, self.batch_size, self.seed, self.step = length, batch_size, seed, step
         self.parts, self.process, self.processes = parts, process, processes
+        self.groups = None if groups is None else [torch.tensor(group) for group in groups if len(group)]
+        self.repeats = repeats
 
     def __iter__(self) -> Iterator[list[Draw]]:
         draws = self._draws()
-        while whole := list(islice(draws, self.batch_size)):
+        while whole := list(islice(draws, self.batch_size // self.repeats)):
             for part in range(self.parts):
-                yield whole[part * self.processes + self.process :: self.parts * self.processes]
+                own = whole[part * self.processes + self.process :: self.parts * self.processes]
+                yield [
+                    Draw(place, epoch, repeat * self.repeats + copy)
+                    for place, epoch, repeat in own
+                    for copy in range(self.repeats)
+                ]
 
     def _draws(self) -> Iterator[Draw]:
-        epoch, offset = divmod(self.step * self.batch_size, self.length)
+        epoch, offset = divmod(self.step * (self.batch_size // self.repeats), self.length)
         while True:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            for place in torch.randperm(self.length, generator=generator)[offset:].tolist():
-                yield Draw(place, epoch)
+            seen: Counter[int] = Counter()
+            for number, place in enumerate(self._places(generator).tolist()):
+                if number >= offset:
+                    yield Draw(place, epoch, seen[place])
+                seen[place] += 1
             epoch, offset = epoch + 1, 0
+
+    def _places(self, generator: torch.Generator) -> Tensor:
+        """The indices of an epoch, (length,)."""
+        if self.groups is None:
+            return torch.randperm(self.length, generator=generator)
+        count = len(self.groups)
+        rounds = -(-self.length // count)
+        order = torch.stack([torch.randperm(count, generator=generator) for _ in range(rounds)])  # round group
+        places = torch.empty_like(order)
+        for number, group in enumerate(self.groups):
+            shuffles = -(-rounds // len(group))
+            shuffled = [group[torch.randperm(len(group), generator=generator)] for _ in range(shuffles)]
+            places[order == number] = torch.cat(shuffled)[:rounds]
+        return places.flatten()[: self.length]
+
+
+def group_by_class(labels: Sequence[Any]) -> list[list[int]]:
+    """Return the indices of the clips of each class, for `TrainOrder`.
+
+    Of several labels a clip it is in the group of each, and clips without any are one group; of labels by head, each
+    combination that occurs is a group.
+
+    Args:
+        labels: class numbers, tuples of them, or dictionaries of them by head.
+    """
+    groups: dict[Any, list[int]] = {}
+    for place, label in enumerate(labels):
+        several = label or (None,) if isinstance(label, tuple) else (label,)
+        for one in several:
+            groups.setdefault(tuple(one.items()) if isinstance(one, dict) else one, []).append(place)
+    return [groups[key] for key in sorted(groups, key=repr)]
 
 
 class TestOrder(Sampler[list[Draw]]):
@@ -148,19 +207,31 @@ class _Guarded(Dataset[Batch]):
             items = self.dataset.__getitems__([max(place, 0) for place in places])
         else:
             try:
-                found = [self._item(draw, broken) for draw in draws]
+                found = [item for same in _same_clips(draws) for item in self._items(same, broken)]
             except VideoError:  # `Feed` raises it; from a worker process it would have a traceback
                 return Batch(torch.empty(0), None, torch.empty(0), tuple(broken), time.perf_counter() - started)
             items, places = [item for item, _ in found], [place for _, place in found]
         video, label, *mask = default_collate(items)
         return Batch(video, label, torch.tensor(places), tuple(broken), time.perf_counter() - started, *mask)
 
+    def _items(self, draws: list[Draw], broken: list[tuple[int, str]]) -> list[tuple[Any, int]]:
+        """Return `_item` of each; a data set with `copies` reads the video once."""
+        if len(draws) > 1 and hasattr(self.dataset, "copies") and not self.testing:
+            place = draws[0].place
+            with suppress(VideoError), torch.random.fork_rng(devices=[]):  # `_item` reports the error
+                return [(item, place) for item in self.dataset.copies(place, [self._key(draw) for draw in draws])]
+        return [self._item(draw, broken) for draw in draws]
+
+    def _key(self, draw: Draw) -> int:
+        """Return the seed of the random values of an item."""
+        numbers = [self.seed, draw.epoch, max(draw.place, 0), *([draw.repeat] if draw.repeat else [])]
+        return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
     def _item(self, draw: Draw, broken: list[tuple[int, str]]) -> tuple[Any, int]:
         """Return the item, or another item if it is broken, and the index that it counts for."""
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would also initialise CUDA in a worker process.
-            key = np.random.SeedSequence([self.seed, draw.epoch, max(draw.place, 0)]).generate_state(1, np.uint64)
-            torch.default_generator.manual_seed(int(key[0]) >> 1)
+            torch.default_generator.manual_seed(self._key(draw))
             place, counts = max(draw.place, 0), draw.place >= 0
             for _ in range(TRIES):
                 try:
@@ -171,6 +242,12 @@ class _Guarded(Dataset[Batch]):
         raise VideoError(broken[-1][1])
 
 
+def _same_clips(draws: list[Draw]) -> Iterator[list[Draw]]:
+    """The draws in order, those of one clip that follow each other together."""
+    for _, same in groupby(draws, key=lambda draw: draw.place):
+        yield list(same)
+
+
 def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0) -> DataLoader:
     """Make a `DataLoader` of `Batch` for a data set in an order.
 
@@ -179,7 +256,8 @@ def loader(dataset: Any, order: Sampler[list[Draw]], seed: int, workers: int = 0
 
     Args:
         dataset: items (video, label) or (video, label, mask) by index. If it has `__getitems__`, whole batches are
-            loaded with it, and its items may be neither random nor broken.
+            loaded with it, and its items may be neither random nor broken. If it has `copies(index, seeds)`, items of
+            one clip that follow each other are loaded with it.
         order: order of the items.
         seed: seed of random values in an item, used with its epoch and index.
         workers: number of worker processes; 0 loads in this process.

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from vivit_zoo.datasets import DataSets
 from vivit_zoo.evaluation.evaluate import evaluate
-from vivit_zoo.evaluation.scores import Scores
 from vivit_zoo.model import ViViT
 from vivit_zoo.system.machine import PeakMemory, use_bf16
 from vivit_zoo.system.signals import StopSignals
@@ -40,9 +39,8 @@ from vivit_zoo.training.distributed import (
     sync_gradients,
 )
 from vivit_zoo.training.freeze import freeze, set_train_mode
-from vivit_zoo.training.loading import BrokenFiles, Feed, TestOrder, TrainOrder, loader
-from vivit_zoo.training.losses import cross_entropy, one_hot
-from vivit_zoo.training.mixing import mixup
+from vivit_zoo.training.loading import BrokenFiles, Feed, TestOrder, TrainOrder, group_by_class, loader
+from vivit_zoo.training.objective import Objective, TargetScale
 from vivit_zoo.training.optim import WeightAverage, warmup_cosine
 from vivit_zoo.training.trackers import start_trackers
 
@@ -62,20 +60,22 @@ class Trained:
         device: device of the model.
         data: the data sets of the run.
         test: function that tests the model over all processes, optionally with a `change` of the clips as for
-            `evaluate`.
+            `evaluate`; returns `Scores`, `MultiLabelScores` or `RegressionScores`.
         clips: number of clips in training, over all processes; with `stop_accuracy` they may be fewer than
             steps x batch_size.
         clips_per_second: speed of the training steps, over all processes.
         peak_bytes: peak memory beyond the memory in use before the model was built, see `PeakMemory`.
+        scale: of a regression, whose model predicts normalised targets; `test` returns scores in their units.
     """
 
     model: nn.Module
     device: torch.device
     data: DataSets
-    test: Callable[..., Scores]
+    test: Callable[..., Any]
     clips: int
     clips_per_second: float
     peak_bytes: int | None
+    scale: TargetScale | None = None
 
 
 def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] | None = None, bar: int = 0) -> Trained:
@@ -109,10 +109,11 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         raise ImportError(f"tracker {config.tracker!r} is not installed: pip install {config.tracker}")
     device, main = accelerator.device, accelerator.is_main_process
     process, processes = accelerator.process_index, accelerator.num_processes
-    if config.batch_size % (processes * config.accumulate):
+    if config.batch_size % (processes * config.accumulate * config.aug_repeats):
+        repeats = f" and aug_repeats {config.aug_repeats}" if config.aug_repeats > 1 else ""
         raise ValueError(
             f"batch_size {config.batch_size} cannot be split over {processes} processes with accumulate "
-            f"{config.accumulate}; it must be divisible by their product"
+            f"{config.accumulate}{repeats}; it must be divisible by their product"
         )
     if main:
         claim_folder(run_dir, json.loads(config.to_json()), config.free)
@@ -146,7 +147,8 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     for group in optimizer.param_groups:  # without weight decay timm takes frozen parameters, too
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
     average = WeightAverage(model, config.ema) if config.ema else None
-    done, seconds, best, total = 0, 0.0, -1.0, torch.zeros((), device=device)
+    objective = Objective(config, data, device, checkpoint and checkpoint.get("scale"))
+    done, seconds, best, total = 0, 0.0, -math.inf, torch.zeros((), device=device)
     reached = False  # stop_accuracy
     if checkpoint:
         set_weights(checkpoint, model, optimizer, average)
@@ -166,13 +168,23 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
 
     look, final = test_feed(data.look, 1, config.eval_clips), test_feed(data.test, data.views)
 
-    def test(feed: Feed, change: Change | None = None) -> Scores:
+    def test(feed: Feed, change: Change | None = None) -> Any:
         """Return the scores of all processes together."""
         with accelerator.autocast():
-            own = evaluate(model.eval(), feed, device, change)
-        return Scores.merge(gather_object([own]) if processes > 1 else [own])
+            own = evaluate(objective.in_units(model.eval()), feed, device, change, kind=objective.kind)
+        return objective.kind.merge(gather_object([own]) if processes > 1 else [own])
 
-    order = TrainOrder(len(data.train), config.batch_size, config.seed, done, config.accumulate, process, processes)
+    order = TrainOrder(
+        len(data.train),
+        config.batch_size,
+        config.seed,
+        done,
+        config.accumulate,
+        process,
+        processes,
+        groups=group_by_class(data.train.labels()) if config.sampling == "balanced" else None,
+        repeats=config.aug_repeats,
+    )
     feed = Feed(loader(data.train, order, config.seed, config.workers), device, broken)
     batches = iter(feed)
     if main:
@@ -199,12 +211,11 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
                 group["lr"] = lr * group.get("lr_scale", 1)  # timm's name for the factor of a layer
             for part in range(config.accumulate):
                 batch = next(batches)
-                video, label, mask = batch.video, batch.label, () if batch.mask is None else (batch.mask,)
-                if config.mixup:
-                    video, label = mixup(video, one_hot(label, config.model.num_classes), config.mixup)
+                mask = () if batch.mask is None else (batch.mask,)
+                video, target = objective.prepare(batch.video, batch.label)
                 sync_gradients(replica, part + 1 == config.accumulate)
                 with accelerator.autocast():
-                    loss = cross_entropy(replica(video, *mask), label, config.label_smoothing) / config.accumulate
+                    loss = objective.loss(replica(video, *mask), target) / config.accumulate
                 loss.backward()
                 total += loss.detach()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
@@ -229,19 +240,19 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
             if looks:
                 with average.in_place() if average else nullcontext():
                     scores = test(look)
-                heads = {f"accuracy_{head}": one.accuracy() for head, one in scores.heads.items() if head}
-                accuracy = scores.accuracy()
-                watched = heads[f"accuracy_{config.stop_head}"] if config.stop_head else accuracy
-                reached = config.stop_accuracy is not None and watched >= config.stop_accuracy
-                is_best, best = accuracy > best, max(best, accuracy)
+                found = scores.metrics(data.classes)
+                watched = f"accuracy_{config.stop_head}" if config.stop_head else "accuracy"
+                reached = config.stop_accuracy is not None and found[watched] >= config.stop_accuracy
+                quality, summary = scores.quality(found), scores.summary(found)
+                is_best, best = quality > best, max(best, quality)
                 pace = feed.pace(spent, config.workers, processes)
-                values = {"loss": loss_here, "lr": lr, "accuracy": accuracy, **heads, **pace}
+                values = {"loss": loss_here, "lr": lr, **found, **pace}
                 if main:
                     metrics.write(step=step + 1, **values)
                 accelerator.log(values, step=step + 1)
-                steps.set_postfix(loss=f"{loss_here:.3f}", accuracy=f"{accuracy:.1%}")
+                steps.set_postfix_str(f"loss {loss_here:.3f}, {summary}")
                 if main and steps.disable:  # a log file gets lines instead of a bar
-                    line = f"step {step + 1} of {config.steps}, loss {loss_here:.3f}, accuracy {accuracy:.1%}"
+                    line = f"step {step + 1} of {config.steps}, loss {loss_here:.3f}, {summary}"
                     print(f"{run_dir.name}: {line}", file=sys.stderr)
                 total.zero_()
             content = {
@@ -252,6 +263,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
                 "loss": total,
                 "peak_bytes": memory.peak_bytes(),
                 "random": get_random(accelerator),
+                **objective.state(),
                 **get_weights(model, optimizer, average),
             }
             if main:
@@ -277,6 +289,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         device=device,
         test=partial(test, final),
         data=data,
+        scale=objective.scale,
         clips=done * config.batch_size,
         clips_per_second=done * config.batch_size / seconds,
         peak_bytes=memory.peak_bytes(),

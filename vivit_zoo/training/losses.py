@@ -78,7 +78,7 @@ def binary_cross_entropy(
     Raises:
         ValueError: if logits and target differ in shape.
     """
-    target = target.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+    target = target * (1 - label_smoothing) + label_smoothing / 2
     return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weights)
 
 
@@ -90,7 +90,7 @@ def squared_error(outputs: Tensor, target: Tensor) -> Tensor:
     """
     if outputs.shape != target.shape:
         raise ValueError(f"outputs are {tuple(outputs.shape)}, targets {tuple(target.shape)}; they must be equal")
-    return F.mse_loss(outputs, target.to(outputs.dtype))
+    return (outputs - target).square().mean()
 
 
 def balanced_weights(labels: Sequence[Any], num_classes: int, several: bool = False) -> Tensor:

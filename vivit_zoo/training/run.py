@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from vivit_zoo import plots
 from vivit_zoo.config import ViViTConfig
+from vivit_zoo.evaluation.predictions import Predictions
 from vivit_zoo.evaluation.scores import Scores
 from vivit_zoo.flops import count_params
 from vivit_zoo.model import ViViT
@@ -26,6 +27,7 @@ from vivit_zoo.training.checkpoint import Checkpoints, read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.help import TRAIN_HELP
 from vivit_zoo.training.loop import Trained, train
+from vivit_zoo.training.objective import PROBLEM_TYPES, TargetScale
 from vivit_zoo.weights import Checkpoint, config_for_image
 from vivit_zoo.weights.card import Training, model_card
 
@@ -149,11 +151,11 @@ def _fit_data(config: TrainConfig, epochs: float | None, said: Namespace) -> Tra
 
 
 def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, float] | None = None) -> None:
-    """Train, test with all views, print the accuracies, and write into the folder of the run beside what `train` does:
+    """Train, test with all views, print the metrics, and write into the folder of the run beside what `train` does:
 
     model/ (`ViViT.save_pretrained`, with the names of the classes, and README.md, a model card for the hub),
-    predictions.csv, confusion.png (of several heads one each), and last result.json: accuracies, the pace, the files
-    that could not be read, the machine, the versions.
+    predictions.csv, confusion.png (for one label a video, of several heads one each), and last result.json: metrics,
+    the pace, the files that could not be read, the machine, the versions.
 
     Args:
         config: of the run.
@@ -171,7 +173,7 @@ def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, floa
         model = _last_model(config, folder, classes)
         model.save_pretrained(folder / "model")
         scores.save(folder / "predictions.csv", trained.data.names, classes)
-        for head, one in scores.heads.items():
+        for head, one in scores.heads.items() if isinstance(scores, Scores) else ():
             names = classes[head] if head else classes
             plots.confusion(one.confusion(), names, folder / f"confusion{head and '_'}{head}.png")
         result = _result(config, folder, trained, scores, paper or {})
@@ -181,32 +183,41 @@ def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, floa
             folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2), encoding="utf-8")
         )
         print(_summary(result, config.workers))
-        print(f"\nwritten to {folder}: model/, predictions.csv, confusion*.png, result.json")
+        pictures = "confusion*.png, " if isinstance(scores, Scores) else ""
+        print(f"\nwritten to {folder}: model/, predictions.csv, {pictures}result.json")
     state.wait_for_everyone()
     state.destroy_process_group()
 
 
 def _last_model(config: TrainConfig, folder: Path, classes: Any) -> ViViT:
-    """Load the trained model from the checkpoint of the last step, because in memory it may be sharded."""
+    """Load the trained model from the checkpoint of the last step, because in memory it may be sharded.
+
+    The head of a regression is changed to predict the targets in their units.
+    """
     content = Checkpoints(folder / "checkpoints").newest()
     assert content is not None
     model = ViViT(config.model)
     model.load_state_dict(content.get("average", content["model"]))
+    if "scale" in content:
+        assert isinstance(model.head, torch.nn.Linear)
+        TargetScale.from_json(content["scale"]).fold_into(model.head)
+    model.problem_type = PROBLEM_TYPES[config.data.task]
     heads = isinstance(classes, Mapping)
     model.class_names = {head: list(names) for head, names in classes.items()} if heads else list(classes)
     return model
 
 
 def _result(
-    config: TrainConfig, folder: Path, trained: Trained, scores: Scores, paper: Mapping[str, float]
+    config: TrainConfig, folder: Path, trained: Trained, scores: Predictions, paper: Mapping[str, float]
 ) -> dict[str, Any]:
-    heads = scores.heads
-    parts = heads if "" in heads else {**heads, "action": scores}
     metrics = read_metrics(folder / "metrics.jsonl")
     names = ("clips_per_second", "loader_clips_per_second", "model_clips_per_second")
     pace = {name: median(line[name] for line in metrics) for name in names}
     return {
-        "accuracy": {f"{name} top-{k}".strip(): one.accuracy(top=k) for name, one in parts.items() for k in (1, 5)},
+        "metric": scores.metric,
+        "metrics": scores.report(trained.data.classes),
+        "in_percent": scores.higher_is_better,
+        "notes": scores.notes(trained.data.classes),
         "paper_percent": dict(paper),
         "test_videos": len(scores),
         "views": trained.data.views,
@@ -228,11 +239,14 @@ def _facts(config: TrainConfig, result: Mapping[str, Any]) -> Training:
     """What the model card says of a run."""
     names = ("steps", "batch_size", "opt", "lr", "weight_decay", "layer_decay", "label_smoothing", "mixup", "ema")
     settings = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    rarer = ("cutmix", "class_weights", "sampling", "aug_repeats")
+    settings |= {name: getattr(config, name) for name in rarer if getattr(config, name) != defaults[name]}
     settings |= {"only": f"{config.only} ({result['trained_params']:,} parameters)"} if config.only else {}
     return Training(
         data=Path(config.data.train).name,  # not the folders of this machine
         started_from=config.start.source,
-        accuracy=result["accuracy"],
+        **{name: result[name] for name in ("metric", "metrics", "in_percent")},
         test_videos=result["test_videos"],
         views=result["views"],
         stride=None if config.data.embedded or config.data.fps else config.data.stride,
@@ -258,12 +272,17 @@ def _version(package: str) -> str | None:
 
 def _summary(result: dict[str, Any], workers: int) -> str:
     """Format the result in a few lines."""
-    paper, broken = result["paper_percent"], result["broken"]
-    width = max(map(len, ("accuracy, %", *result["accuracy"])))
-    lines = [f"{'accuracy, %':<{width}} {'here':>6}" + (f" {'paper':>6}" if paper else "")]
-    for name, share in result["accuracy"].items():
+    paper, broken, metrics = result["paper_percent"], result["broken"], result["metrics"]
+    title = f"{result['metric']}, %" if result["in_percent"] else result["metric"]
+    width = max(map(len, (title, *metrics)))
+    lines = [f"{title:<{width}} {'here':>6}" + (f" {'paper':>6}" if paper else "")]
+    for name, value in metrics.items():
         printed = f" {paper[name]:>6}" if name in paper else ""
-        lines.append(f"{name:<{width}} {100 * share:>6.1f}{printed}")
+        number = f"{100 * value:.1f}" if result["in_percent"] else f"{value:.4g}"
+        lines.append(f"{name:<{width}} {number:>6}{printed}")
+    if len(lines) > 30:
+        lines[26:] = [f"... and {len(lines) - 26} more in result.json"]
+    lines += result["notes"]
     lines.append(f"{result['test_videos']} test videos, {result['views']} views each")
     if result["only"]:
         lines.append(

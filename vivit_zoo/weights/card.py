@@ -18,7 +18,9 @@ class Training:
     Args:
         data: name of the data set.
         started_from: what the weights started from; "" for random weights.
-        accuracy: name of each accuracy, such as "top-1" -> its value in [0, 1].
+        metrics: name of each metric, such as "top-1" -> its value.
+        metric: what they are: "accuracy", "mAP" or "rmse".
+        in_percent: whether the values are shares in [0, 1], which are printed in percent.
         test_videos: number of videos that they were measured on.
         views: views of each that were averaged.
         stride: distance of a clip's frames in the video; None where it is not fixed.
@@ -27,7 +29,9 @@ class Training:
 
     data: str
     started_from: str = ""
-    accuracy: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    metric: str = "accuracy"
+    in_percent: bool = True
     test_videos: int = 0
     views: int = 1
     stride: int | None = None
@@ -69,7 +73,7 @@ def _metadata(name: str, format: str, license: str | None, training: Training | 
     if training is not None:
         if _is_hub_id(training.started_from):
             values["base_model"] = training.started_from
-        metrics = [{"type": "accuracy", "name": key, "value": value} for key, value in training.accuracy.items()]
+        metrics = [{"type": training.metric, "name": key, "value": value} for key, value in training.metrics.items()]
         result = {
             "task": {"type": "video-classification"},
             "dataset": {"name": training.data, "type": training.data},
@@ -136,10 +140,13 @@ def _input(checkpoint: Checkpoint, training: Training | None) -> str:
 def _training(training: Training) -> str:
     start = f"from the weights of `{training.started_from}`" if training.started_from else "from random weights"
     lines = [f"## Training and evaluation\n\nTrained on `{training.data}`, {start}."]
-    if training.accuracy:
-        rows = "\n".join(f"| {name} | {100 * value:.1f} |" for name, value in training.accuracy.items())
+    if training.metrics:
+        percent = training.in_percent
+        numbers = {name: f"{100 * x:.1f}" if percent else f"{x:.4g}" for name, x in training.metrics.items()}
+        rows = "\n".join(f"| {_cell(name)} | {number} |" for name, number in numbers.items())
         measured = f"{training.test_videos:,} test videos, {training.views} views each"
-        lines.append(f"| accuracy on {measured} | % |\n| --- | ---: |\n{rows}")
+        unit = "%" if percent else ""
+        lines.append(f"| {training.metric} on {measured} | {unit} |\n| --- | ---: |\n{rows}")
     if training.details:
         rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in training.details.items())
         lines.append(f"| | |\n| --- | --- |\n{rows}")
