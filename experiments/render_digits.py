@@ -7,9 +7,13 @@ writes each split in the three layouts of file data sets, with the same clips:
     data/digits/train/{class}/{number}.mp4      folder by class
     data/digits/train.txt                       list file, `path,label`, of the same files
     data/digits/train-{000..}.tar               WebDataset shards
+    data/digits/train.csv                       table of the same files with other labels, see below
 
 and the same for test, with a tenth of the clips. Labels are names of classes, so they get the same numbers in all three
-layouts. Pixels of 32x32 are enlarged by `--scale`; H.264 at --crf 10 changes them by half a step of 255 on average.
+layouts. The table is for several labels and for numbers (docs/multi-label.md): its column `labels` has the motions that
+occur, such as `right;clockwise`, and the columns `right`, `down` and `clockwise` have how fast each is, in pixels (of
+32) or radians a frame, 0 where it does not occur. Pixels of 32x32 are enlarged by `--scale`; H.264 at --crf 10 changes
+them by half a step of 255 on average.
 """
 
 import argparse
@@ -47,7 +51,7 @@ def encode(frames: np.ndarray, crf: int, rate: int = 16) -> bytes:
 
 
 def render(out: Path, split: str, clips: int, scale: int = 2, crf: int = 10, per_shard: int = 200) -> None:
-    """Write one split in all three layouts.
+    """Write one split in all three layouts, and the table.
 
     Raises:
         FileExistsError: if it is there already.
@@ -57,7 +61,7 @@ def render(out: Path, split: str, clips: int, scale: int = 2, crf: int = 10, per
     (out / split).mkdir()
     for name in dataset.orders:
         (out / split / name).mkdir()
-    lines = []
+    lines, rows = [], ["path,labels," + ",".join(dataset.motions) + "\n"]
     for first in range(0, clips, per_shard):
         with tarfile.open(out / f"{split}-{first // per_shard:03}.tar", "w") as shard:
             for index in tqdm(range(first, min(first + per_shard, clips)), desc=f"{split} from {first}", leave=False):
@@ -66,11 +70,15 @@ def render(out: Path, split: str, clips: int, scale: int = 2, crf: int = 10, per
                 data, path = encode(to_frames(video, scale), crf), f"{split}/{name}/{index:06}.mp4"
                 (out / path).write_bytes(data)
                 lines.append(f"{path},{name}\n")
+                speeds = dataset.speeds(index)
+                numbers = ",".join(f"{speed:.4f}" for speed in speeds.values())
+                rows.append(f"{path},{';'.join(motion for motion, speed in speeds.items() if speed)},{numbers}\n")
                 for kind, content in {"mp4": data, "cls": name.encode()}.items():
                     member = tarfile.TarInfo(f"{index:06}.{kind}")
                     member.size = len(content)
                     shard.addfile(member, io.BytesIO(content))
     (out / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+    (out / f"{split}.csv").write_text("".join(rows), encoding="utf-8")
 
 
 @exit_if_pipe_closes()
@@ -84,7 +92,8 @@ def main() -> None:
     options = parser.parse_args()
     for split, clips in {"train": options.clips, "test": max(1, options.clips // 10)}.items():
         render(options.out, split, clips, options.scale, options.crf)
-    print(f"written to {options.out}: folders by class, train.txt and test.txt, train-*.tar and test-*.tar")
+    layouts = "folders by class, train.txt and test.txt, train-*.tar and test-*.tar, train.csv and test.csv"
+    print(f"written to {options.out}: {layouts}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def base(monkeypatch):
 
 
 def test_every_recipe_is_looked_at():
-    assert {file.stem for file in RECIPES.glob("*.py")} == {*TABLE_7, "table7", "own_videos"}
+    assert {file.stem for file in RECIPES.glob("*.py")} == {*TABLE_7, "table7", "own_videos", "rendered_digits"}
 
 
 @pytest.mark.parametrize("name", TABLE_7)

@@ -235,14 +235,62 @@ def test_wandb_writes_into_the_folder_of_the_run_and_resumes_it(tmp_path, monkey
         ({"layer_decay": 1.5}, "layer_decay 1.5 is not in"),
         ({"batch_size": 6, "accumulate": 4}, "batch_size 6 is not divisible by accumulate 4"),
         ({"mixup": -0.1}, "mixup -0.1 is negative"),
-        ({"mixup": 0.2, "data": DataConfig(policy="mask")}, "mixup mixes clips whose masks differ"),
+        ({"mixup": 0.2, "data": DataConfig(policy="mask")}, "mixup and CutMix mix clips whose masks differ"),
+        ({"cutmix": -0.1}, "cutmix -0.1 is negative"),
+        ({"cutmix": 1.0, "data": DataConfig(policy="mask")}, "mixup and CutMix mix clips whose masks differ"),
+        ({"sampling": "even"}, "sampling 'even' is unknown; choose from shuffled, balanced"),
+        ({"aug_repeats": 0}, "aug_repeats 0 is not positive"),
+        ({"aug_repeats": 2}, "would repeat equal clips: moving_digits is not augmented; use moving_digits:videos"),
+        (
+            {"aug_repeats": 3, "accumulate": 2, "batch_size": 8, "data": DataConfig(train="moving_digits:videos")},
+            "batch_size 8 is not divisible by accumulate 2 times aug_repeats 3",
+        ),
+        ({"class_weights": (1.0, 2.0)}, "class_weights has 2 weights, but there are 5 classes"),
+        ({"class_weights": "even"}, "class_weights 'even' must be 'balanced' or a list of weights"),
+        ({"class_weights": (1.0, -2.0, 1, 1, 1)}, "that are not negative and not all 0"),
+        (
+            {"class_weights": (1.0, 2.0), "model": tiny_config(num_classes={"noun": 2, "verb": 2})},
+            "class_weights are a list, but the model has the heads noun, verb; use 'balanced'",
+        ),
         ({"stop_accuracy": 90}, r"stop_accuracy 90 is not in \(0, 1\]"),
         ({"stop_accuracy": 0.9, "stop_head": "verb"}, "stop_head 'verb' is unknown; the model has one unnamed head"),
     ],
 )
 def test_bad_runs(changes, message):
     with pytest.raises(ValueError, match=message):
-        TrainConfig(model=tiny_config(), **changes)
+        TrainConfig(**({"model": tiny_config()} | changes))
+
+
+OTHER = {"train": "list.csv", "held_out": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"label_smoothing": 0.1},
+            "label_smoothing 0.1 cannot be used with data.task 'regression': it smooths",
+        ),
+        ({"cutmix": 1.0}, "cutmix 1.0 cannot be used with data.task 'regression': it mixes labels by an area"),
+        ({"class_weights": "balanced"}, "it weights classes; leave it at None"),
+        ({"sampling": "balanced"}, "it balances classes; leave it at 'shuffled'"),
+        ({"stop_accuracy": 0.5}, "stop_accuracy 0.5 cannot be used with data.task 'regression'"),
+        (
+            {"data": DataConfig(**OTHER, task="multi_label"), "stop_accuracy": 0.5},
+            "with data.task 'multi_label': it is",
+        ),
+        (
+            {"data": DataConfig(**OTHER, task="multi_label"), "model": tiny_config(num_classes={"noun": 2, "verb": 2})},
+            "several heads, noun, verb, have one label each; data.task must be 'single_label'",
+        ),
+    ],
+)
+def test_what_a_task_cannot_have(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**({"model": tiny_config(), "data": DataConfig(**OTHER, task="regression")} | changes))
+    several = {"cutmix": 1.0, "mixup": 0.1, "class_weights": "balanced", "sampling": "balanced", "label_smoothing": 0.1}
+    TrainConfig(model=tiny_config(), data=DataConfig(**OTHER, task="multi_label"), **several)
+    TrainConfig(model=tiny_config(), data=DataConfig(**OTHER, task="regression"), mixup=0.1)
 
 
 @pytest.mark.parametrize(

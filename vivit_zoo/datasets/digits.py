@@ -45,6 +45,15 @@ class MovingDigits(EmbeddedClips):
         """The class with the same two motions in the other order."""
         return cls.pairs.index(cls.pairs[label][::-1])
 
+    def speeds(self, index: int) -> dict[str, float]:
+        """Return how fast each motion of a clip is, in pixels or for "clockwise" radians a frame; 0 if it has none."""
+        draw = self._draw(index)
+        found = dict.fromkeys(self.motions, 0.0)
+        for motion, speed, spin in zip(draw["motion"], draw["speed"], draw["spin"], strict=True):
+            name = self.motions[motion]
+            found[name] = float(spin if name == "clockwise" else speed)
+        return found
+
     def _random(self, rng: np.random.Generator) -> dict[str, Any]:
         """The random values of a clip; an axis of length two belongs to its two motions."""
         return {

@@ -221,6 +221,10 @@ def check_setting(setting: Setting) -> None:
         ValueError: if it cannot be built or does not fit its data.
     """
     config = setting.train
+    if config.data.task != "single_label":
+        raise ValueError(
+            f"{setting.name}: studies compare accuracies, which data.task {config.data.task!r} does not have"
+        )
     try:
         with torch.device("meta"):
             freeze(setting.build(), config.only)
