@@ -1,6 +1,6 @@
 """Several labels a video, or several numbers: a small model on the clips that experiments/render_digits.py writes.
 
-    python experiments/render_digits.py --clips 3000 --out data/digits
+    python experiments/render_digits.py --clips 2000 --out data/digits
     python experiments/recipes/rendered_digits.py
     python experiments/recipes/rendered_digits.py --data.task regression --data.targets '[right,down,clockwise]' \
         --out runs/digit_speeds
@@ -32,7 +32,7 @@ BASE = dataclasses.replace(
         views=(1, 1),
         augment=Augment(size=32, short_side=32, scale_jitter=(1, 1), flip=0, colour=0, gray=0),
     ),
-    steps=300,
+    steps=200,
     workers=1,
 )
 
