@@ -164,18 +164,6 @@ BAD_FILES = {
 CLASSES = ["jump", "run", "walk"]
 
 
-def write_labelled(folder, count=6, frames=8):
-    """Videos with several labels and two numbers each, in list.csv; returns the list."""
-    (folder / "videos").mkdir(parents=True)
-    rows = ["path,labels,speed,size"]
-    for i in range(count):
-        write_video(folder / "videos" / f"{i}.mp4", frames, size=(32, 32))
-        labels = [name for name, divisor in {"even": 2, "third": 3, "small": 5}.items() if i % divisor == 0 or i == 1]
-        rows.append(f"videos/{i}.mp4,{';'.join(labels) or 'small'},{1000 + 100 * i},{0.01 * (i % 3)}")
-    (folder / "list.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return folder / "list.csv"
-
-
 def write_set(folder, per_class=2, frames=20):
     """Class folders of clips of `frames` frames, 64x48 pixels, each with its number in its pixels."""
     for name in CLASSES:

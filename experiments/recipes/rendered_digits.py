@@ -30,7 +30,7 @@ BASE = dataclasses.replace(
         task="multi_label",
         stride=1,
         views=(1, 1),
-        augment=Augment(size=32, short_side=32, scale_jitter=(1, 1), flip=0, colour=0, gray=0),
+        augment=Augment(size=32, scale_jitter=(1, 1), flip=0, colour=0, gray=0),
     ),
     steps=200,
     workers=1,

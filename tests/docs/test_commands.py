@@ -44,6 +44,8 @@ NOT_RUN = {
     "vivit-zoo classify": "likewise",
     "vivit-zoo attend": "likewise; tests/interpret/test_overlay.py runs it on small ones",
     "python experiments/table.py": "writes into the docs; tests/experiments/test_results.py runs its parts",
+    "vivit-zoo train rendered_digits": "tests/docs/test_multi_label.py runs it on few clips",
+    "vivit-zoo check-data data/digits/train.csv": "likewise",
     "vivit-zoo check-data videos/train": "the newcomer's path runs it on another folder",
     "vivit-zoo summary": "run by tests/test_cli.py",
     "vivit-zoo bench": "takes minutes; tests/bench/test_measure.py runs it on a small model",

@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import json
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,24 +14,34 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.conftest import tiny_config
-from tests.footage import write_labelled
 from vivit_zoo import ViViT
 from vivit_zoo.cli import main
-from vivit_zoo.datasets import DataConfig, DataSets
+from vivit_zoo.datasets import DataConfig, DataSets, MovingDigits
 from vivit_zoo.training.checkpoint import read_metrics
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.objective import Objective, TargetScale
 from vivit_zoo.training.run import train_from_command_line
 from vivit_zoo.video.augment import Augment
 
-TASKS = {"multi_label": ("mAP", ["even", "small", "third"]), "regression": ("rmse", ["speed", "size"])}
+ROOT = Path(__file__).parents[2]
+TASKS = {"multi_label": ("mAP", ["clockwise", "down", "right"]), "regression": ("rmse", ["right", "clockwise"])}
 
 
-def data_of(source, task):
-    targets = ("speed", "size") if task == "regression" else ()
-    still = Augment(size=16, short_side=16, scale_jitter=(1, 1), flip=0, colour=0, gray=0)
-    reading = {"stride": 1, "views": (2, 1), "augment": still}
-    return DataConfig(train=str(source), test=str(source), task=task, targets=targets, **reading)
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """A folder with clips whose motions have names and speeds, in train.csv and test.csv."""
+    folder = tmp_path_factory.mktemp("digits")
+    script = runpy.run_path(str(ROOT / "experiments" / "render_digits.py"))
+    for split, clips in {"train": 12, "test": 7}.items():
+        script["render"](folder, split, clips, scale=1)
+    return folder
+
+
+def data_of(folder, task):
+    targets = TASKS[task][1] if task == "regression" else ()
+    still = Augment(size=16, scale_jitter=(1, 1), flip=0, colour=0, gray=0)
+    reading = {"stride": 1, "views": (2, 1), "augment": still, "targets": targets}
+    return DataConfig(train=str(folder / "train.csv"), test=str(folder / "test.csv"), task=task, **reading)
 
 
 class Labels:
@@ -106,12 +118,11 @@ def test_a_target_that_never_changes_is_refused():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_from_a_table_to_classify(task, tmp_path, monkeypatch, capsys):
+def test_from_a_table_to_classify(task, rendered, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    source = write_labelled(tmp_path)
     metric, names = TASKS[task]
     model = tiny_config(num_frames=4, image_size=16, tubelet_size=(2, 8, 8), depth=1, num_classes=0)
-    base = TrainConfig(model=model, data=data_of(source, task), steps=6, batch_size=3, eval_every=1, device="cpu")
+    base = TrainConfig(model=model, data=data_of(rendered, task), steps=6, batch_size=3, eval_every=1, device="cpu")
     base = dataclasses.replace(base, ema=0.5, warmup_steps=0, lr=0.01)
     monkeypatch.setattr(sys, "argv", ["recipe.py"])
     assert train_from_command_line("What for?", base, "run") == 0
@@ -128,26 +139,29 @@ def test_from_a_table_to_classify(task, tmp_path, monkeypatch, capsys):
     assert result["metric"] == metric
     assert metric in result["metrics"]
     card = (tmp_path / "run/model/README.md").read_text()
-    assert f"| {metric} on 6 test videos, 2 views each |" in card
+    assert f"| {metric} on 7 test videos, 2 views each |" in card
     assert f'"type": "{metric}"' in card
 
     trained = ViViT.from_pretrained(tmp_path / "run/model")
     assert trained.class_names == names
     assert trained.problem_type == ("regression" if task == "regression" else "multi_label_classification")
     with (tmp_path / "run/predictions.csv").open() as file:
-        row = next(row for row in csv.DictReader(file) if row["name"].endswith("3.mp4"))
+        row = next(row for row in csv.DictReader(file) if row["name"].endswith("5.mp4"))
     options = ["--checkpoint", "run/model", "--views", "2x1", "--stride", "1", "--device", "cpu", "--json"]
     assert main(["classify", row["name"], *options]) == 0
     found = json.loads(capsys.readouterr().out)
     if task == "regression":  # in the units of the table
-        assert (float(row["speed"]), float(row["size"])) == (1300, 0)
+        speeds = MovingDigits("test", 7).speeds(5)
+        assert {name: float(row[name]) for name in names} == {
+            name: pytest.approx(speeds[name], abs=1e-4) for name in names
+        }
         predicted = {one["name"]: one["value"] for one in found["values"]}
         assert predicted == {name: pytest.approx(float(row[f"{name}_predicted"]), rel=1e-3) for name in names}
-        assert 900 < predicted["speed"] < 1600
-        assert {"rmse_speed", "mae_size", "r2"} <= result["metrics"].keys()
+        assert -3 < predicted["right"] < 6
+        assert {"rmse_right", "mae_clockwise", "r2"} <= result["metrics"].keys()
     else:
-        assert row["labels"] == "third"
+        assert row["labels"] == "down;right"
         first = found["classes"][0]
         assert first["name"] == row["top1"]
         assert first["probability"] == pytest.approx(float(row["top1_probability"]), rel=1e-3)
-        assert result["metrics"].keys() == {"mAP", "AP even", "AP small", "AP third"}
+        assert result["metrics"].keys() == {"mAP", "AP clockwise", "AP down", "AP right"}
