@@ -158,10 +158,11 @@ def _classes(checkpoint: Checkpoint, shown: int = 20) -> str:
     if names is None:
         return ""
     heads: dict[str, Sequence[str]] = dict(names) if isinstance(names, Mapping) else {"": names}
-    lines = ["## Classes", ""]
+    kind = "targets" if checkpoint.problem_type == "regression" else "classes"
+    lines = [f"## {kind.capitalize()}", ""]
     for head, own in heads.items():
         listed = ", ".join(own[:shown]) + (f" and {len(own) - shown} more" if len(own) > shown else "")
-        lines.append(f"- {head + ': ' if head else ''}{len(own)} classes: {listed}")
+        lines.append(f"- {head + ': ' if head else ''}{len(own)} {kind}: {listed}")
     return "\n".join(lines)
 
 
