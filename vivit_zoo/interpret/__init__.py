@@ -1,4 +1,4 @@
-"""Attention maps and attention rollout of a model, and pictures of them on the video.
+"""Attention maps, attention rollout and colours of the features of a model, and pictures of them on the video.
 
 Names are imported on first use, so importing this package loads nothing heavy.
 """
@@ -9,6 +9,7 @@ from vivit_zoo.system.lazy import import_on_use
 
 if TYPE_CHECKING:
     from vivit_zoo.interpret.attention_rollout import rollout
+    from vivit_zoo.interpret.colours import pca
     from vivit_zoo.interpret.grid import tokens_to_grid
     from vivit_zoo.interpret.maps import Maps, attention_maps, head_maps
     from vivit_zoo.interpret.overlay import attend_file
@@ -20,6 +21,7 @@ __all__ = [
     "attention_layers",
     "attention_maps",
     "head_maps",
+    "pca",
     "rollout",
     "tokens_to_grid",
 ]
@@ -27,6 +29,7 @@ __all__ = [
 __getattr__ = import_on_use(
     __name__,
     {
+        "colours": ["pca"],
         "grid": ["tokens_to_grid"],
         "maps": ["Maps", "attention_maps", "head_maps"],
         "overlay": ["attend_file"],
