@@ -22,17 +22,15 @@ from vivit_zoo.studies.tables import decision_text, markdown, note, study_table
 from vivit_zoo.system.pipes import exit_if_pipe_closes
 
 PACED = ("from_disk",)  # where the pace is the question
+PROBED = ("frozen_order",)  # whose fits are no runs of training
 # Pictures of the runs themselves that are kept, beside those that are drawn from the results.
 SHOWN = {"variants": ["clips.png"], "learning_speed": ["curves.png"], "hidden_object": ["clips.png", "curves.png"]}
 TITLES = {"clips.png": "A clip of each class", "curves.png": "Learning curves, median and range of the seeds"}
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 FILES = sorted(ROOT.glob("experiments/*.py"))
-STUDIES = [
-    file.stem
-    for file in FILES
-    if re.search(rf'settings, out="runs/{file.stem}"(?!, finish)', file.read_text(encoding="utf-8"))
-]
+STUDY = r'(settings|rows), out="runs/{}"(?!, finish)'
+STUDIES = [file.stem for file in FILES if re.search(STUDY.format(file.stem), file.read_text(encoding="utf-8"))]
 
 Studies = dict[str, tuple[Sequence[Row], Design]]
 
@@ -322,7 +320,8 @@ def page(studies: Studies) -> str:
     commands = []
     for study, (rows, design) in studies.items():
         seeds = "auto" if design.sequential else max(len(row.results) for row in rows)
-        commands.append(f"python experiments/{study}.py --seeds {seeds} --cells runs/cells")
+        shared = "" if study in PROBED else " --cells runs/cells"
+        commands.append(f"python experiments/{study}.py --seeds {seeds}{shared}")
     parts = [
         INTRODUCTION.format(commands="\n".join(commands)),
         f"{len(cells)} runs, {hours:.1f} hours of one core in all, on {'; '.join(machines)}.",

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "system": set(),
     "weights": {"config", "system", "tokens"},
     "video": {"system"},
-    "evaluation": {"datasets", "encoders", "inference", "model", "system", "video"},
+    "evaluation": {"datasets", "encoders", "inference", "model", "pooling", "positions", "system", "video"},
     "datasets": {"system", "video"},
     "interpret": {
         *("attention", "encoders", "evaluation", "inference", "mlp", "model", "plots", "positions", "system", "video"),

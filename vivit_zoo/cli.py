@@ -1,4 +1,4 @@
-"""The command line: `vivit-zoo summary | convert | classify | attend | features | check-data | bench | ...`.
+"""The command line: `vivit-zoo summary | convert | classify | attend | features | probe | check-data | bench | ...`.
 
 This file imports nothing heavy, so that `--help` and wrong arguments are answered at once; `commands.py` does the work.
 """
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_classify(add("classify", help="print the most likely classes of video files"))
     _add_attend(add("attend", help="draw what a model attends to in a video"))
     _add_features(add("features", help="write features of sliding windows, one file a video"))
+    _add_probe(add("probe", help="linear and attentive probes and k-NN on frozen features"))
     _add_check_data(add("check-data", help="open every video of a data set: classes, broken files"))
     _add_bench(add("bench", help="speed and memory of each variant, and of other libraries' ViViTs"))
     # For the list of commands alone: `_run` passes their arguments on.
@@ -156,6 +157,34 @@ def _add_features(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fps", type=_positive_rate, help="sampled frames a second, instead of --stride")
     command.add_argument("--batch", type=_positive, default=8, help="windows in a batch (8)")
     command.add_argument("--json", action="store_true", help="print the report as one JSON object")
+
+
+def _add_probe(command: argparse.ArgumentParser) -> None:
+    command.description = "Extract the features of a data set once, fit probes to them, and print a table."
+    _add_model(command)
+    command.add_argument("--train", required=True, metavar="SOURCE", help="training videos; see docs/data.md")
+    command.add_argument("--test", metavar="SOURCE", help="test videos (the last fifth of each class of --train)")
+    command.add_argument("--root", help="folder that a list's paths start from (that of the list)")
+    command.add_argument("--head", default="", help="the labels to learn, where videos have several, such as verb")
+    command.add_argument("--layers", type=int, nargs="+", default=[-1], help="numbers of blocks, from 0 (-1)")
+    command.add_argument(
+        "--tokens",
+        choices=("frames", "dense"),
+        default="frames",
+        help="what the attentive probes see: the mean of the tokens of each frame, or all tokens (frames)",
+    )
+    command.add_argument(
+        "--probes",
+        nargs="+",
+        choices=("linear", "attentive", "attentive+positions", "knn"),
+        default=["linear", "attentive", "attentive+positions", "knn"],
+        help="which (all)",
+    )
+    command.add_argument("--clips", type=_positive, default=1, help="clips of a video, spread evenly over it (1)")
+    command.add_argument("--seeds", type=_positive, default=3, help="fits of each probe (3)")
+    command.add_argument("--batch", type=_positive, default=8, help="clips in a batch of the model (8)")
+    command.add_argument("--out", type=_folder, default=Path("runs/probe"), help="folder for features and results")
+    _add_sampling(command)
 
 
 def _add_check_data(command: argparse.ArgumentParser) -> None:

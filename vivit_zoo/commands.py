@@ -1,7 +1,6 @@
 """What each command of `vivit-zoo` does, given its parsed options; `cli.py` has the options themselves."""
 
 import argparse
-import dataclasses
 import json
 import sys
 import warnings
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from vivit_zoo.video.clips import Views
     from vivit_zoo.video.preprocess import Preprocess
 
-__all__ = ["attend", "bench", "check_data", "classify", "convert", "features", "summary"]
+__all__ = ["attend", "bench", "check_data", "classify", "convert", "features", "probe", "summary"]
 
 SUMMARY_LEGEND = """\
 GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper counted;
@@ -109,8 +108,6 @@ def attend(options: argparse.Namespace) -> int:
 
 def features(options: argparse.Namespace) -> int:
     """Write the features of the windows of each video; 1 if one could not be read."""
-    from tqdm import tqdm
-
     from vivit_zoo.evaluation.features import Extraction, extract_features, read_sources, windows_of
     from vivit_zoo.inference import optimize_for_inference
     from vivit_zoo.video.reader import check_backend
@@ -138,16 +135,68 @@ def features(options: argparse.Namespace) -> int:
         batch_size=options.batch,
         device=device,
         checkpoint=options.checkpoint,
-        progress=partial(tqdm, desc="features", unit="video", dynamic_ncols=True, disable=None),
+        progress=_progress("features"),
     )
-    print(json.dumps(dataclasses.asdict(report)) if options.json else f"{options.out}: {report}")
+    counts = {"written": report.written, "skipped": report.skipped, "broken": report.broken}
+    print(json.dumps(counts) if options.json else f"{options.out}: {report}")
     return int(bool(report.broken))
+
+
+def probe(options: argparse.Namespace) -> int:
+    """Extract features, fit probes and print their table; 1 if a video could not be read."""
+    from vivit_zoo.datasets import read_catalogue
+    from vivit_zoo.evaluation.classify import inputs_of
+    from vivit_zoo.evaluation.features import Extraction, extract_features, layer_numbers
+    from vivit_zoo.evaluation.probe import load_features
+    from vivit_zoo.inference import optimize_for_inference
+    from vivit_zoo.studies.probes import probe_rows, report_probes
+    from vivit_zoo.video.reader import check_backend
+
+    check_backend("pyav")
+    device = choose_device(options.device)
+    train = read_catalogue(options.train, options.root)
+    if options.test is None:
+        train, test = train.hold_out(0.2)
+    else:
+        test = read_catalogue(options.test, options.root, train.classes)
+    classes: Any = train.classes
+    if isinstance(classes, dict):
+        if options.head not in classes:
+            raise ValueError(f"head {options.head!r} is unknown; give --head, one of {', '.join(classes)}")
+        classes = classes[options.head]
+    model = ViViT.from_pretrained(options.checkpoint)
+    views, preprocess = inputs_of(model, options.clips, 1, options.stride, options.preprocessing, options.policy)
+    model = optimize_for_inference(model.to(device).eval())
+    what = Extraction(layers=tuple(options.layers), outputs=(options.tokens,))
+    reports = {
+        split: extract_features(
+            model,
+            videos,
+            options.out / "features" / split,
+            what,
+            sampler=views,
+            preprocess=preprocess,
+            batch_size=options.batch,
+            device=device,
+            checkpoint=options.checkpoint,
+            progress=_progress(f"features, {split}"),
+        )
+        for split, videos in {"train": train, "test": test}.items()
+    }
+    numbers = layer_numbers(model, options.layers)
+    found = {}
+    for number in numbers:
+        name = f"layer.{number}.{options.tokens}"
+        both = [load_features(reports[split].files, name, options.head) for split in ("train", "test")]
+        found["" if len(numbers) == 1 else f"block {number}"] = both[0], both[1]
+    rows = probe_rows(lambda seed: found, options.probes, range(options.seeds), len(classes), device=device)
+    print(report_probes(rows, options.out))
+    print(f"\nwritten to {options.out}: features/, table.md, results.json and pictures")
+    return int(any(report.broken for report in reports.values()))
 
 
 def check_data(options: argparse.Namespace) -> int:
     """Print what is in a data set; 1 if something cannot be used, 130 if stopped."""
-    from tqdm import tqdm
-
     from vivit_zoo.datasets import check_videos, read_catalogue
     from vivit_zoo.datasets.check import check_fix, write_usable
     from vivit_zoo.video.reader import check_backend
@@ -158,7 +207,7 @@ def check_data(options: argparse.Namespace) -> int:
         catalogue = read_catalogue(options.source, strict=False, **_reading(options))
     if options.fix is not None:
         check_fix(catalogue, options.fix, options.source)
-    progress = partial(tqdm, desc="check", unit="video", dynamic_ncols=True, disable=None)
+    progress = _progress("check")
     report = check_videos(catalogue, options.frames, options.stride, options.full, options.workers, progress)
     print(report.to_json() if options.json else report)
     if len(report.videos) < report.total:
@@ -205,6 +254,13 @@ def _open_model(
     model = ViViT.from_pretrained(options.checkpoint)
     views, preprocess = inputs_of(model, clips, crops, options.stride, options.preprocessing, options.policy)
     return model, views, preprocess, device
+
+
+def _progress(title: str) -> Any:
+    """A progress bar over videos; none where stderr is no terminal."""
+    from tqdm import tqdm
+
+    return partial(tqdm, desc=title, unit="video", dynamic_ncols=True, disable=None)
 
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:

@@ -30,7 +30,7 @@ SHELL = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PROGRAMS = r"(?:vivit-zoo|python experiments/|torchrun|accelerate launch|srun)"
 IN_TEXT = re.compile(rf"`({PROGRAMS}[^`]* --[^`]*)`")
 IN_DOCSTRING = re.compile(rf"^    ({PROGRAMS}(?:.*\\\n)*.*)$", re.MULTILINE)
-STUDIES = [f.name for f in (ROOT / "experiments").glob("*.py") if "run_from_command_line(" in f.read_text()]
+STUDIES = [f.name for f in (ROOT / "experiments").glob("*.py") if "_from_command_line(" in f.read_text()]
 # Commands, by how they begin, that no test here runs, and why; the parser of each takes it all the same, but for those
 # that .ci/run runs as they stand or in a folder of its own.
 BY_CI = ("pytest", "ruff", "mypy", "mkdocs", "source", "python -m venv", "pip install")
@@ -42,6 +42,8 @@ NOT_RUN = {
     "python experiments/recipes/own_videos.py": "needs weights from the hub; the newcomer's path is run with others",
     "vivit-zoo train own_videos": "likewise",
     "vivit-zoo classify": "likewise",
+    "vivit-zoo features": "likewise; tests/evaluation/test_features.py runs it",
+    "vivit-zoo probe": "likewise; tests/studies/test_probes.py runs it",
     "vivit-zoo attend": "likewise; tests/interpret/test_overlay.py runs it on small ones",
     "python experiments/table.py": "writes into the docs; tests/experiments/test_results.py runs its parts",
     "vivit-zoo train rendered_digits": "tests/docs/test_multi_label.py runs it on few clips",

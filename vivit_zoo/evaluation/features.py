@@ -31,6 +31,7 @@ __all__ = [
     "FeatureReport",
     "compute_features",
     "extract_features",
+    "layer_numbers",
     "read_sources",
     "windows_of",
 ]
@@ -84,11 +85,13 @@ class FeatureReport:
         written: number of videos whose file was written.
         skipped: number of videos whose file existed.
         broken: names of videos that could not be read -> the reason.
+        files: of all videos that could be read.
     """
 
     written: int = 0
     skipped: int = 0
     broken: dict[str, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
 
     def __str__(self) -> str:
         parts = [f"{self.written} written", f"{self.skipped} skipped, as they exist"]
@@ -158,7 +161,7 @@ def compute_features(model: ViViT, video: Tensor, what: Extraction) -> dict[str,
         return {"features": model.forward_features(video)}
     features, tokens = model.forward_intermediates(video, what.layers, norm=what.norm)
     found = {"features": features}
-    for number, x in zip(_layer_numbers(model, what.layers), tokens, strict=True):
+    for number, x in zip(layer_numbers(model, what.layers), tokens, strict=True):
         forms = {"pooled": lambda x: x.mean((1, 2, 3)), "frames": lambda x: x.mean((2, 3)), "dense": lambda x: x}
         found |= {f"layer.{number}.{name}": forms[name](x) for name in what.outputs}
     return found
@@ -168,8 +171,8 @@ def _count_blocks(model: ViViT) -> int:
     return sum(len(module.blocks) for module in model.modules() if isinstance(module, Encoder))
 
 
-def _layer_numbers(model: ViViT, layers: Sequence[int]) -> list[int]:
-    """Numbers from 0 of layers that may be counted from the end."""
+def layer_numbers(model: ViViT, layers: Sequence[int]) -> list[int]:
+    """Return the numbers from 0 of layers that may be counted from the end."""
     return [layer % _count_blocks(model) for layer in layers]
 
 
@@ -219,8 +222,8 @@ def extract_features(
     name = checkpoint or (model.load_report.source if model.load_report else "")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    report = FeatureReport()
-    jobs = _plan(videos, out, settings, {"checkpoint": name}, report)
+    files, jobs = _plan(videos, out, settings, {"checkpoint": name})
+    report = FeatureReport(skipped=len(files) - len(jobs))
     reading = {"gray": model.config.in_chans == 1, "backend": backend}
 
     def finish(batch: list[tuple[_Job, int, Tensor]]) -> None:
@@ -255,6 +258,7 @@ def extract_features(
             for job in jobs:
                 if job.done < job.total:
                     job.discard()
+    report.files = [file for file in files if file.exists()]
     return report
 
 
@@ -336,37 +340,39 @@ def _settings(model: ViViT, what: Extraction, sampler: Any, preprocess: Preproce
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    settings = {"weights": digest.hexdigest()[:16], **asdict(what), "layers": _layer_numbers(model, what.layers)}
+    settings = {"weights": digest.hexdigest()[:16], **asdict(what), "layers": layer_numbers(model, what.layers)}
     settings |= {"sampler": type(sampler).__name__, **{f"sampler.{k}": v for k, v in asdict(sampler).items()}}
     settings |= {f"preprocess.{name}": value for name, value in asdict(preprocess).items()}
     return json.loads(json.dumps(settings))
 
 
 def _plan(
-    videos: Catalogue, out: Path, settings: dict[str, Any], more: dict[str, Any], report: FeatureReport
-) -> list[_Job]:
-    """The videos whose files do not exist; a video that is listed several times with one label counts once."""
+    videos: Catalogue, out: Path, settings: dict[str, Any], more: dict[str, Any]
+) -> tuple[list[Path], list[_Job]]:
+    """The files of all videos, and the jobs of those that do not exist.
+
+    A video that is listed several times with one label counts once.
+    """
     jobs: list[_Job] = []
-    seen: set[Path] = set()
+    files: dict[Path, None] = {}
     for entry in videos.entries:
-        label, name = entry.label, _class_name(entry.label, videos.classes)
-        metadata = {"video": entry.video.name, "label": label, "class_name": name, "settings": settings | more}
+        name = _class_name(entry.label, videos.classes)
+        metadata = {"video": entry.video.name, "label": entry.label, "class_name": name, "settings": settings | more}
         metadata = json.loads(json.dumps(metadata))
-        file = _file(out, entry, several=0)
-        if file in seen:  # the same seconds of a video with another label, as in EPIC-KITCHENS
-            file = _file(out, entry, several=1)
-        if file in seen:
+        file = _file(out, entry, several=False)
+        if file in files:  # the same seconds of a video with another label, as in EPIC-KITCHENS
+            file = _file(out, entry, several=True)
+        if file in files:
             continue
-        seen.add(file)
-        if not file.exists():
+        files[file] = None
+        if file.exists():
+            _check_same(file, metadata)
+        else:
             jobs.append(_Job(entry.video, file, {key: json.dumps(value) for key, value in metadata.items()}))
-            continue
-        _check_same(file, metadata)
-        report.skipped += 1
-    return jobs
+    return list(files), jobs
 
 
-def _file(out: Path, entry: Entry, several: int) -> Path:
+def _file(out: Path, entry: Entry, several: bool) -> Path:
     """The file of a video: its name, and a number that only this video has."""
     known = [str(identity(entry.video)), entry.label] if several else str(identity(entry.video))
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:10]
