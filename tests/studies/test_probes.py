@@ -27,7 +27,7 @@ def test_rows_have_each_kind_of_features_with_each_probe(tmp_path):
     assert all(set(row.results) == {0, 1} for row in rows)
     text = report_probes(rows, tmp_path)
     assert "2 seeds, mean ± 95 % interval" in text
-    assert (tmp_path / "table.md").read_text() == text + "\n"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == text + "\n"
     kept, _ = read_results(tmp_path / "results.json")
     assert [row.results[1]["accuracy"] for row in kept] == [row.results[1]["accuracy"] for row in rows]
     assert kept[0].results[0]["config"]["lrs"] == [1e-2]
@@ -45,7 +45,7 @@ def test_the_command_from_videos_to_a_table(tmp_path, capsys, monkeypatch):
         assert f"| {name} " in table
     assert len(list((out / "features" / "train").iterdir())) == 12  # the last of each class is held out
     assert len(list((out / "features" / "test").iterdir())) == 3
-    results = json.loads((out / "results.json").read_text())
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert set(results["rows"][0]["results"]) == {"0", "1"}
     monkeypatch.setattr(ViViT, "forward_features", lambda *_: pytest.fail("features were made again"))
     assert main([*command[:-2], "--stride", "1"]) == 0

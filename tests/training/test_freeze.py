@@ -142,10 +142,10 @@ def test_a_stopped_run_with_frozen_parts_resumes(tmp_path, monkeypatch):
 
 def test_the_report_counts_what_trains(tmp_path, capsys):
     train_and_report(small(only="head", steps=2), tmp_path)
-    result = json.loads((tmp_path / "result.json").read_text())
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result["trained_params"] == 25 * 6
     assert f"trained 150 of {result['params']:,} parameters (head), the others were frozen" in capsys.readouterr().out
-    assert "| only | head (150 parameters) |" in (tmp_path / "model" / "README.md").read_text()
+    assert "| only | head (150 parameters) |" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_model_of_another_kind_can_be_frozen_by_patterns():

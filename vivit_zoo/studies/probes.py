@@ -71,7 +71,7 @@ def report_probes(rows: Sequence[Row], out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     design = Design()
     text = f"{study_table(rows, design, pace=False)}\n\n{note(rows, design)}"
-    write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n"))
+    write_whole(out / "table.md", lambda file: file.write_text(f"{text}\n", encoding="utf-8"))
     write_whole(out / "results.json", lambda file: write_results(rows, design, file))
     pictures.measured(rows, design.measure, out / "points.png")
     if len(rows) > 1:
