@@ -188,9 +188,7 @@ class DataConfig:
         augment = replace(self.augment, size=(size[0], size[1]), mirror=mirror)
         clips, crops = self.views
         return DataSets(
-            VideoClips(
-                train, ClipSampler(where=self.where, **timing), augment, resize=augment.preprocess.resize, **reading
-            ),
+            VideoClips(train, ClipSampler(where=self.where, **timing), augment, **reading),
             VideoViews(test, Views(clips=1, crops=1, **timing), augment.preprocess, **reading),
             VideoViews(test, Views(clips=clips, crops=crops, **timing), augment.preprocess, **reading),
             train.classes,

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from vivit_zoo.video.crops import Crop
 from vivit_zoo.video.reader import Frame, VideoError, VideoReader
 
 __all__ = [
@@ -123,8 +124,18 @@ class _Part:
         self.video.close()
 
     def read(self, indices: Sequence[int] | np.ndarray, change: Callable[[Frame], Frame] | None = None) -> np.ndarray:
+        return self.video.read(self._in_file(indices), change)
+
+    def read_crops(self, requests: Sequence[tuple[np.ndarray, Callable[[int, int], Crop]]]) -> list[np.ndarray]:
+        return self.video.read_crops([(self._in_file(indices), choose) for indices, choose in requests])
+
+    @property
+    def can_crop(self) -> bool:
+        return self.video.can_crop
+
+    def _in_file(self, indices: Sequence[int] | np.ndarray) -> list[int]:
         _check_numbers(self.name, indices, len(self))
-        return self.video.read([self.first + int(number) for number in indices], change)
+        return [self.first + int(number) for number in indices]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ class VideoClips(Dataset[tuple[Any, ...]]):
     Args:
         catalogue: the videos.
         sampler: which frames of a video make a clip.
-        transform: (clip (t, c, h, w) uint8, label) -> (video (c, t, h, w), label); None leaves clip and label alone.
+        transform: (clip (t, c, h, w) uint8, label) -> (video (c, t, h, w), label); None leaves clip and label alone. If
+            it has a method `clips_of`, as `Augment` has, and there is no `resize`, that method reads the frames.
         resize: applied to each frame (h, w, c) uint8 when it is decoded, such as `Preprocess.resize`, so that what is
             kept is small for any size of the video.
         gray: one channel, the luma, in place of three.
@@ -64,11 +65,7 @@ class VideoClips(Dataset[tuple[Any, ...]]):
         return len(self.catalogue)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        source, label = self.catalogue.entries[index]
-        with _open(source, self.sampler.frames, self.reading) as video:
-            indices, mask = self.sampler.sample(video)
-            clip = video.read(indices, change=self.resize)
-        return self._item(clip, label, mask)
+        return self._clips(index, [None])[0]
 
     def copies(self, index: int, seeds: Sequence[int]) -> list[tuple[Any, ...]]:
         """Return the item with each of these seeds of torch's global generator: several random clips of one video.
@@ -76,32 +73,45 @@ class VideoClips(Dataset[tuple[Any, ...]]):
         They equal `self[index]` after `torch.manual_seed(seed)`, but the video is opened once and no frame is decoded
         twice. The state of the generator afterwards is that of the last item.
         """
-        source, label = self.catalogue.entries[index]
-        samples, states = [], []
-        with _open(source, self.sampler.frames, self.reading) as video:
-            for seed in seeds:
-                torch.default_generator.manual_seed(seed)
-                samples.append(self.sampler.sample(video))
-                states.append(torch.get_rng_state())
-            frames = video.read(np.concatenate([indices for indices, _ in samples]), change=self.resize)
-        items = []
-        for clip, (_, mask), state in zip(np.split(frames, len(seeds)), samples, states, strict=True):
-            torch.set_rng_state(state)
-            items.append(self._item(clip, label, mask))
-        return items
+        return self._clips(index, seeds)
 
     def labels(self) -> list[Label]:
         """Return the labels of all videos, as the catalogue has them."""
         return [entry.label for entry in self.catalogue.entries]
 
-    def _item(self, frames: np.ndarray, label: Label, mask: np.ndarray | None) -> tuple[Any, ...]:
-        clip = torch.from_numpy(frames)
-        if self.transform is None:
-            video = rearrange(clip, "t h w c -> c t h w").contiguous()
-        else:
-            video, label = self.transform(rearrange(clip, "t h w c -> t c h w").contiguous(), label)
-        item = video, target_of(label, self.catalogue)
-        return item if mask is None else (*item, torch.from_numpy(mask))
+    def _clips(self, index: int, seeds: Sequence[int | None]) -> list[tuple[Any, ...]]:
+        """An item for each seed; None goes on with the generator as it is."""
+        source, label = self.catalogue.entries[index]
+        samples, states = [], []
+        with _open(source, self.sampler.frames, self.reading) as video:
+            for seed in seeds:
+                if seed is not None:
+                    torch.default_generator.manual_seed(seed)
+                samples.append(self.sampler.sample(video))
+                states.append(torch.get_rng_state())
+            clips = self._read(video, [indices for indices, _ in samples], states, label)
+        items = []
+        for (clip, target), (_, mask) in zip(clips, samples, strict=True):
+            item = clip, target_of(target, self.catalogue)
+            items.append(item if mask is None else (*item, torch.from_numpy(mask)))
+        return items
+
+    def _read(
+        self, video: Reader, indices: Sequence[np.ndarray], states: Sequence[Tensor], label: Label
+    ) -> list[tuple[Tensor, Label]]:
+        """The clips of these frames, transformed, each with the state of the generator after its frames were drawn."""
+        clips_of = getattr(self.transform, "clips_of", None)
+        if self.resize is None and clips_of is not None:
+            return clips_of(video, indices, states, label)
+        frames = torch.from_numpy(video.read(np.concatenate(indices), change=self.resize))
+        clips = []
+        for clip, state in zip(frames.split(list(map(len, indices))), states, strict=True):
+            torch.set_rng_state(state)
+            if self.transform is None:
+                clips.append((rearrange(clip, "t h w c -> c t h w").contiguous(), label))
+            else:
+                clips.append(self.transform(rearrange(clip, "t h w c -> t c h w").contiguous(), label))
+        return clips
 
 
 class VideoViews(Dataset[tuple[Any, ...]]):

@@ -7,13 +7,17 @@ clip and passed to torchvision's v2 functions, which take the frames as a batch,
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from vivit_zoo.video.colours import colour_jitter, uniform
+from vivit_zoo.video.crops import Crop
 from vivit_zoo.video.preprocess import Preprocess
 
 __all__ = ["RAND_AUGMENT", "Augment", "colour_jitter", "mirrored_classes", "rand_augment"]
@@ -39,6 +43,9 @@ class Augment:
         gray: probability of dropping the colours.
         rand_augment_layers: operations of `rand_augment` one after the other; any take the place of the colours.
         rand_augment_magnitude: their strength; see there.
+        exact: in `from_video`, whether frames are converted to RGB, resized to `short_side` as for testing, and then
+            scaled and cropped, in separate steps as the original does. Otherwise the decoder's converter does it in one
+            step, in less time (`vivit_zoo.video.converter`); docs/performance.md has time and difference.
 
     Raises:
         ValueError: on numbers that cannot work.
@@ -53,6 +60,7 @@ class Augment:
     gray: float = 0.1
     rand_augment_layers: int = 0
     rand_augment_magnitude: float = 0.0
+    exact: bool = False
 
     def __post_init__(self) -> None:
         _ = self.preprocess  # refuses wrong sizes
@@ -86,15 +94,87 @@ class Augment:
             TypeError, ValueError: if the clip is something else.
         """
         _check(clip, self.preprocess.crop_size)
-        clip = _scaled_crop(clip, self.preprocess.crop_size, self.scale_jitter)
+        return self._flip_and_colour(self._scaled_crop(clip), label)
+
+    def from_video(self, video: Any, indices: Sequence[int] | np.ndarray, label: Any = None) -> tuple[Tensor, Any]:
+        """Frames of an open video and its label -> the augmented clip (c, t, h', w') and its label.
+
+        The frames are resized by `preprocess.resize` and augmented as in a call, with the same random values. Unless
+        `exact`, both resizings and the crop are one step of the decoder's converter, where the video has one.
+
+        Args:
+            video: a `VideoReader`, or what is read like one.
+            indices: numbers of the frames.
+            label: as of a call.
+
+        Raises:
+            VideoError: if a frame cannot be decoded.
+        """
+        return self.clips_of(video, [np.asarray(indices)], [torch.get_rng_state()], label)[0]
+
+    def clips_of(
+        self, video: Any, indices: Sequence[np.ndarray], states: Sequence[Tensor], label: Any = None
+    ) -> list[tuple[Tensor, Any]]:
+        """Several clips of an open video, of which no frame is decoded twice; each as `from_video`.
+
+        Args:
+            video: as of `from_video`.
+            indices: numbers of the frames of each clip.
+            states: of torch's global generator, from which the random values of each clip are drawn.
+            label: as of a call.
+
+        Raises:
+            VideoError: if a frame cannot be decoded.
+        """
+        clips = []
+        if self.exact or not getattr(video, "can_crop", False):
+            frames = torch.from_numpy(video.read(np.concatenate(indices), change=self.preprocess.resize))
+            for clip, state in zip(frames.split(list(map(len, indices))), states, strict=True):
+                torch.set_rng_state(state)
+                clips.append(self(rearrange(clip, "t h w c -> t c h w"), label))
+            return clips
+        after = list(states)
+
+        def choose(number: int, height: int, width: int) -> Crop:
+            torch.set_rng_state(after[number])
+            crop = self._draw_crop(*self.preprocess.resized_shape(height, width))
+            after[number] = torch.get_rng_state()
+            return crop
+
+        crops = video.read_crops([(one, partial(choose, number)) for number, one in enumerate(indices)])
+        for crop, state in zip(crops, after, strict=True):
+            torch.set_rng_state(state)
+            clips.append(self._flip_and_colour(torch.from_numpy(crop), label))
+        return clips
+
+    def _draw_crop(self, height: int, width: int) -> Crop:
+        """A random crop of frames scaled by two random factors."""
+        size = self.preprocess.crop_size
+        scaled = [
+            max(least, int(side * uniform(*self.scale_jitter)))
+            for side, least in zip((height, width), size, strict=True)
+        ]
+        corner = [int(torch.randint(have - want + 1, ())) for have, want in zip(scaled, size, strict=True)]
+        return Crop((scaled[0], scaled[1]), (corner[0], corner[1]), size)
+
+    def _scaled_crop(self, clip: Tensor) -> Tensor:
+        """(t, c, h, w) -> (c, t, h', w'), a contiguous copy."""
+        crop = self._draw_crop(*clip.shape[-2:])
+        clip = F.resize(clip, list(crop.scaled), F.InterpolationMode.BILINEAR, antialias=False)
+        clip = F.crop(clip, *crop.corner, *crop.size)
+        return rearrange(clip, "t c h w -> c t h w").clone(memory_format=torch.contiguous_format)
+
+    def _flip_and_colour(self, clip: Tensor, label: Any) -> tuple[Tensor, Any]:
+        """(c, t, h, w), contiguous -> same; the clip may be overwritten."""
         mirrored, flips = _mirror_label(label, self.mirror)
         if torch.rand(()) < self.flip and flips:
             clip, label = F.horizontal_flip(clip), mirrored
+        clip = rearrange(clip, "c t h w -> t c h w")
         if self.rand_augment_layers:
             clip = rand_augment(clip, self.rand_augment_layers, self.rand_augment_magnitude)
         else:
             if torch.rand(()) < self.colour:
-                clip = colour_jitter(clip)
+                clip = colour_jitter(clip, out=clip)
             if torch.rand(()) < self.gray:
                 clip = F.rgb_to_grayscale(clip, clip.shape[-3])
         return rearrange(clip, "t c h w -> c t h w").contiguous(), label
@@ -140,57 +220,6 @@ def _check(clip: Tensor, size: tuple[int, int]) -> None:
             f"frames of {shape[2]}x{shape[3]} are smaller than the crop of {size[0]}x{size[1]}; "
             "`preprocess.resize` them first"
         )
-
-
-def _scaled_crop(clip: Tensor, size: tuple[int, int], factors: tuple[float, float]) -> Tensor:
-    """A random crop of a size (h, w) out of the clip scaled by two random factors."""
-    scaled = [max(least, int(side * _uniform(*factors))) for side, least in zip(clip.shape[-2:], size, strict=True)]
-    clip = F.resize(clip, scaled, F.InterpolationMode.BILINEAR, antialias=False)
-    top, left = (int(torch.randint(have - want + 1, ())) for have, want in zip(scaled, size, strict=True))
-    return F.crop(clip, top, left, *size).contiguous()  # decoders leave channels last, which slows what follows
-
-
-def _uniform(low: float, high: float) -> float:
-    return low + (high - low) * torch.rand(()).item()
-
-
-def colour_jitter(clip: Tensor) -> Tensor:
-    """Random brightness, saturation, contrast and hue, in this order: uint8 (t, c, h, w) -> same.
-
-    As the original's: brightness ± 32 of 255 (added), saturation and contrast times 0.6 to 1.4, hue turned by up to a
-    fifth of the circle. Unlike there, values are clipped after each step, saturation goes towards grey as in
-    torchvision, and contrast is about the mean of the whole clip. Clips of one channel have no saturation and no hue.
-    """
-    video = (clip / 255 + _uniform(-32 / 255, 32 / 255)).clamp(0, 1)
-    video = F.adjust_saturation(video, _uniform(0.6, 1.4))
-    video = _as_one_image(F.adjust_contrast, video, _uniform(0.6, 1.4))
-    turn = _uniform(-0.2, 0.2)
-    if video.shape[-3] == 3:
-        video = _turn_hue(video, turn)
-    return (video * 255).round().to(torch.uint8)
-
-
-def _turn_hue(video: Tensor, turn: float) -> Tensor:
-    """Hues turned by a share of the circle, (..., 3, h, w) in [0, 1] -> same.
-
-    Equal to torchvision's adjust_hue in a quarter of its time: value and chroma stay, so that each channel follows from
-    the hue alone (https://en.wikipedia.org/wiki/HSL_and_HSV#HSV_to_RGB_alternative).
-    """
-    red, green, blue = video.unbind(-3)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    scale = 1 / chroma.clamp(min=1e-6)
-    sixth = torch.where(
-        value == red,
-        (green - blue) * scale,
-        torch.where(value == green, (blue - red) * scale + 2, (red - green) * scale + 4),
-    )
-    channels = []
-    for offset in (5, 3, 1):
-        at = sixth + (6 * turn + offset)
-        at -= 6 * torch.floor(at / 6)
-        channels.append(value - chroma * torch.minimum(at, 4 - at).clamp(0, 1))
-    return torch.stack(channels, -3)
 
 
 def rand_augment(clip: Tensor, layers: int, magnitude: float) -> Tensor:

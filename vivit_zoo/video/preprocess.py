@@ -130,21 +130,24 @@ class Preprocess:
             raise ValueError(f"crop {crop!r} is unknown; None is the centre, 0, 1 and 2 are the three crops of a view")
         return _crop(torch.as_tensor(clip), self.crop_size, crop)
 
-    def _resize(self, frame: Tensor) -> Tensor:
-        height, width, _ = frame.shape
+    def resized_shape(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of a frame after the resizing, before the crop."""
         if self.stretch:
-            return _resize_bytes(frame, self.crop_size, self.filter)
+            return self.crop_size
         if self.style != "original":
             short, long = sorted((height, width))
             other = int(self.resized_side * long / short)
-            size = (self.resized_side, other) if height <= width else (other, self.resized_side)
-            if self.style == "antialiased":
-                return _resize_bytes(frame, size, self.filter)
-            return _resize_antialiased(frame, size)
+            return (self.resized_side, other) if height <= width else (other, self.resized_side)
         least_h, least_w = (side * self.resized_side // min(self.crop_size) for side in self.crop_size)
-        return _resize_bilinear(
-            frame, (max(least_h, height * least_w // width), max(least_w, width * least_h // height))
-        )
+        return max(least_h, height * least_w // width), max(least_w, width * least_h // height)
+
+    def _resize(self, frame: Tensor) -> Tensor:
+        size = self.resized_shape(*frame.shape[:2])
+        if self.style == "original":
+            return _resize_bilinear(frame, size)
+        if self.stretch or self.style == "antialiased":
+            return _resize_bytes(frame, size, self.filter)
+        return _resize_antialiased(frame, size)
 
     def _scale(self, pixels: Tensor) -> Tensor:
         """From [0, 255] to what the style's models take, float32."""

@@ -1,19 +1,30 @@
 """Decoding with PyAV: the index of a video's frames, and each frame by its timestamp."""
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, pairwise
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from vivit_zoo.video.converter import CropConverter
+from vivit_zoo.video.crops import Crop
 from vivit_zoo.video.source import VideoError, VideoSource
 
 __all__ = ["PyAVDecoder"]
+
+# Frames to decode on the way to a keyframe rather than to seek it. A seek loses as many: those that the decoder holds
+# back to bring them into order.
+NEAR = 4
+
+# Decoders that can leave out a frame that no other refers to, such as most B-frames, without decoding it.
+CAN_SKIP = ("h264", "hevc")
+
+Pixels = TypeVar("Pixels")
 
 MOST_PIXELS = 1 << 26  # twice those of 8K; a damaged header may say more, and converting these takes seconds
 
@@ -35,6 +46,9 @@ class PyAVDecoder:
     def __init__(self, source: VideoSource, gray: bool, threads: int) -> None:
         self.source, self.gray, self.threads = source, gray, threads
         self._reformatter = VideoReformatter()  # one for all frames: a frame's own costs more than to decode it
+        self._wanted: set[int] = set()
+        self._last_wanted = -inf
+        self._can_seek = False
         self._container, self._stream = _open(source, threads)
         try:
             self._read_index()
@@ -45,13 +59,43 @@ class PyAVDecoder:
     def close(self) -> None:
         self._container.close()
 
-    def frame(self, number: int) -> np.ndarray:
-        """(h, w, c) uint8.
+    def frames(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """The frames with these rising numbers, each (h, w, c) uint8.
 
         Raises:
-            VideoError: if it cannot be decoded.
+            VideoError: if one cannot be decoded.
         """
-        return self._to_array(self._decode(number))
+        for frame in self._decode_some(numbers):
+            yield self._to_array(frame)
+
+    def crops(
+        self, requests: Sequence[tuple[Collection[int], Callable[[int, int], Crop]]]
+    ) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+        """Crops of frames in rising order: the place of the request, the frame's number, its channels (h, w) uint8.
+
+        Args:
+            requests: the numbers of frames and what chooses their crop. It is called once, with the height and width
+                of the frames, upright.
+
+        Raises:
+            VideoError: if a frame cannot be decoded, or if they differ in size.
+        """
+        wanted = sorted(set().union(*(numbers for numbers, _ in requests)))
+        size: tuple[int, int] | None = None
+        for number, frame in zip(wanted, self._decode_some(wanted), strict=True):
+            if size is None:
+                size = (frame.height, frame.width)
+                turns = _turns(frame)
+                crops = [choose(*(size[::-1] if turns[0] else size)) for _, choose in requests]
+                converters = [CropConverter(crop.turned(*turns), self.gray, self.threads) for crop in crops]
+            elif size != (frame.height, frame.width):
+                raise VideoError(
+                    f"{self.source.name}: the frames change size, from {size} to {(frame.height, frame.width)} (h, w) "
+                    f"at frame {number}; read them apart, or resize each with `change=`"
+                )
+            for place, (numbers, _) in enumerate(requests):
+                if number in numbers:
+                    yield place, number, self._to_crop(frame, converters[place], turns)
 
     def is_mirrored(self) -> bool:
         """Whether the picture is to be mirrored, and not only turned, when it is shown; decodes the first frame.
@@ -59,10 +103,10 @@ class PyAVDecoder:
         Raises:
             VideoError: if it cannot be decoded.
         """
-        matrix = self._decode(0).side_data.get("DISPLAYMATRIX")
+        matrix = _display_matrix(next(self._decode_some([0])))
         if matrix is None:
             return False
-        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(float)
+        a, b, _, c, d = matrix[:5].astype(float)
         return a * d < b * c
 
     def _read_index(self) -> None:
@@ -113,11 +157,20 @@ class PyAVDecoder:
         self.by_time = by_time
         return shown
 
+    def _decode_some(self, numbers: Sequence[int]) -> Iterator[Any]:
+        """The decoded frames with these rising numbers. Frames between them need not be decoded."""
+        if self._position < self._last_wanted:  # the call before was given up; what it left out may be wanted now
+            self._position = inf
+        self._wanted = {self.keys[number] for number in numbers}
+        self._last_wanted = max(self._wanted)
+        return map(self._decode, numbers)
+
     def _decode(self, number: int) -> Any:
         key = self.keys[number]
         if self._can_seek:
             keyframe = self._keyframes[bisect_right(self._keyframes, key) - 1]
-            if not keyframe <= self._position < key:
+            between = bisect_left(self.keys, keyframe) - bisect_right(self.keys, self._position)
+            if self._position >= key or between > NEAR:
                 self._seek(keyframe)
         elif self._position >= key:
             self._reopen()
@@ -175,12 +228,23 @@ class PyAVDecoder:
                 number += 1
             self._run += packet.dts is not None and packet.dts < last
             last = packet.dts if packet.dts is not None else last
+            self._skip_unwanted(packet)
             for frame in self._try(packet.decode):
                 if not self.by_time:
                     yield number, frame
                 elif frame.pts is not None:
                     yield frame.pts, frame
                 number += 1
+
+    def _skip_unwanted(self, packet: Any) -> None:
+        """Tell the decoder whether it may leave out the frame of a packet, if no other frame refers to it.
+
+        What comes after the last frame that is wanted is kept, for the next call may want it.
+        """
+        codec = self._stream.codec_context
+        if codec.name in CAN_SKIP:
+            skip = self._can_seek and packet.pts is not None and packet.pts < self._last_wanted
+            codec.skip_frame = "NONREF" if skip and packet.pts not in self._wanted else "DEFAULT"
 
     def _packets(self) -> Iterator[Any]:
         """The packets from here on, as far as they can be read."""
@@ -195,22 +259,30 @@ class PyAVDecoder:
             return []
 
     def _to_array(self, frame: Any) -> np.ndarray:
+        """The whole frame, upright: (h, w, c)."""
         pixels = "gray" if self.gray else "rgb24"
-        if frame.width * frame.height > MOST_PIXELS:
-            raise VideoError(
-                f"{self.source.name}: a frame of {frame.width}x{frame.height} pixels is larger than any camera's; the "
-                "file is damaged"
-            )
-        try:
+
+        def convert(frame: Any) -> np.ndarray:
             image = self._reformatter.reformat(frame, format=pixels, threads=self.threads).to_ndarray()
+            return image[..., None] if self.gray else image
+
+        return _upright(self._convert(frame, convert), *_turns(frame))
+
+    def _to_crop(self, frame: Any, converter: CropConverter, turns: tuple[bool, bool, bool]) -> list[np.ndarray]:
+        """A part of the frame, upright: channels (h, w)."""
+        return [_upright(channel, *turns) for channel in self._convert(frame, converter)]
+
+    def _convert(self, frame: Any, convert: Callable[[Any], Pixels]) -> Pixels:
+        kind = f"{frame.width}x{frame.height} pixels"
+        if frame.width * frame.height > MOST_PIXELS:
+            raise VideoError(f"{self.source.name}: a frame of {kind} is larger than any camera's; the file is damaged")
+        try:
+            return convert(frame)
         except (av.error.FFmpegError, MemoryError, ValueError) as error:
-            kind = f"{frame.width}x{frame.height} pixels of the format {frame.format.name}"
             raise VideoError(
-                f"{self.source.name}: a frame of {kind} cannot be converted to {pixels} ({error})"
+                f"{self.source.name}: a frame of {kind} of the format {frame.format.name} cannot be converted to "
+                f"{'gray' if self.gray else 'RGB'} ({error})"
             ) from error
-        image = image[..., None] if self.gray else image
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        return image if matrix is None else _upright(image, np.frombuffer(matrix, np.int32))
 
 
 def _open(source: VideoSource, threads: int) -> tuple[Any, Any]:
@@ -324,12 +396,29 @@ def _read_packets(source: VideoSource, container: Any, stream: Any) -> list[_Pac
     return packets[first:]
 
 
-def _upright(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Turn or mirror a frame as a display matrix (3x3, row by row) says, to the nearest quarter of a turn.
+def _display_matrix(frame: Any) -> np.ndarray | None:
+    """3x3, row by row, (9,) int32; None if the frame has none."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return None if matrix is None else np.frombuffer(matrix, np.int32)
 
-    The matrix maps (x, y) to (a x + c y, b x + d y), with a, b in its first row and c, d in its second.
+
+def _turns(frame: Any) -> tuple[bool, bool, bool]:
+    """How a frame is made upright, to the nearest quarter of a turn: whether to transpose, then to flip rows, columns.
+
+    The display matrix maps (x, y) to (a x + c y, b x + d y), with a, b in its first row and c, d in its second.
     """
+    matrix = _display_matrix(frame)
+    if matrix is None:
+        return False, False, False
     a, b, _, c, d = (int(value) for value in matrix[:5])
-    if abs(b) > abs(a):
-        image, a, d = image.swapaxes(0, 1), c, b
-    return image[:: 1 if d >= 0 else -1, :: 1 if a >= 0 else -1]
+    transpose = abs(b) > abs(a)
+    if transpose:
+        a, d = c, b
+    return transpose, d < 0, a < 0
+
+
+def _upright(image: np.ndarray, transpose: bool, flip_rows: bool, flip_columns: bool) -> np.ndarray:
+    """Apply `_turns` to (h, w, ...)."""
+    if transpose:
+        image = image.swapaxes(0, 1)
+    return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]

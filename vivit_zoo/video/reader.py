@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
+from vivit_zoo.video.crops import Crop
 from vivit_zoo.video.source import Source, VideoError, VideoSource
 
 __all__ = ["Backend", "Source", "VideoError", "VideoReader", "check_backend", "read_video"]
@@ -112,26 +113,66 @@ class VideoReader:
             VideoError: if one of the frames cannot be decoded, or if they differ in size.
             ValueError: if there are no indices.
         """
-        places: dict[int, list[int]] = {}
-        for place, number in enumerate(indices):
-            if not 0 <= number < len(self):
-                raise IndexError(f"{self.name}: there is no frame {number}; they are numbered 0 to {len(self) - 1}")
-            places.setdefault(int(number), []).append(place)
-        clip: np.ndarray | None = None
-        for number in sorted(places):
-            frame = self._decoder.frame(number)
+        places = self._places(indices)
+        clip = np.empty(0, np.uint8)
+        for (number, where), frame in zip(places.items(), self._decoder.frames(list(places)), strict=True):
             frame = frame if change is None else change(frame)
-            if clip is None:
+            if not clip.size:
                 clip = np.empty((len(indices), *frame.shape), frame.dtype)
             if frame.shape != clip.shape[1:]:
                 raise VideoError(
                     f"{self.name}: the frames change size, from {clip.shape[1:]} to {frame.shape} (h, w, c) at frame "
                     f"{number}; read them apart, or resize each with `change=`"
                 )
-            clip[places[number]] = frame
-        if clip is None:
-            raise ValueError("no frames were asked for: indices is empty")
+            clip[where] = frame
         return clip
+
+    def read_crop(self, indices: Sequence[int] | np.ndarray, choose: Callable[[int, int], Crop]) -> np.ndarray:
+        """A crop of the scaled frames with these numbers, in this order, repeats allowed: (c, t, h, w) uint8.
+
+        Conversion to RGB, scaling and cropping are one step, made of the part of the frame that is shown; see
+        `vivit_zoo.video.converter`. Only for videos that have `can_crop`.
+
+        Args:
+            indices: numbers from 0.
+            choose: called with height and width of the frames, in pixels; returns the crop, the same for all frames.
+
+        Raises:
+            IndexError, VideoError, ValueError: as `read`.
+        """
+        return self.read_crops([(indices, choose)])[0]
+
+    def read_crops(
+        self, requests: Sequence[tuple[Sequence[int] | np.ndarray, Callable[[int, int], Crop]]]
+    ) -> list[np.ndarray]:
+        """Several `read_crop` at once: each frame is decoded once for all of them."""
+        places = [self._places(indices) for indices, _ in requests]
+        wanted = [(numbers, choose) for numbers, (_, choose) in zip(places, requests, strict=True)]
+        clips: dict[int, np.ndarray] = {}
+        for request, number, channels in self._decoder.crops(wanted):
+            if request not in clips:
+                shape = (len(channels), len(requests[request][0]), *channels[0].shape)
+                clips[request] = np.empty(shape, np.uint8)
+            for place in places[request][number]:
+                for one, channel in zip(clips[request], channels, strict=True):
+                    one[place] = channel
+        return [clips[request] for request in range(len(requests))]
+
+    @property
+    def can_crop(self) -> bool:
+        """Whether there is `read_crop`: with the backend "pyav"."""
+        return hasattr(self._decoder, "crops")
+
+    def _places(self, indices: Sequence[int] | np.ndarray) -> dict[int, list[int]]:
+        """Each number, in rising order, and where it stands in the indices."""
+        places: dict[int, list[int]] = {}
+        for place, number in enumerate(indices):
+            if not 0 <= number < len(self):
+                raise IndexError(f"{self.name}: there is no frame {number}; they are numbered 0 to {len(self) - 1}")
+            places.setdefault(int(number), []).append(place)
+        if not places:
+            raise ValueError("no frames were asked for: indices is empty")
+        return dict(sorted(places.items()))
 
 
 def check_backend(backend: str) -> None:
@@ -145,7 +186,7 @@ def check_backend(backend: str) -> None:
 
 
 def _decoder(backend: str) -> Any:
-    """The class that decodes: made of (source, gray, threads), it has `times`, `frame(number)` and `close()`."""
+    """The class that decodes: made of (source, gray, threads), it has `times`, `frames(numbers)` and `close()`."""
     if backend not in get_args(Backend):
         raise ValueError(f"backend {backend!r} is unknown; choose from {', '.join(get_args(Backend))}")
     try:

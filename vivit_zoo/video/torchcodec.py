@@ -10,6 +10,8 @@ mirror, and of raw streams; those that its seeking misses in transport streams a
 bit by bit, without keyframes; and the last of AVI and MPEG files.
 """
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from torchcodec.decoders import VideoDecoder
 
@@ -53,12 +55,15 @@ class TorchcodecDecoder:
     def close(self) -> None:
         del self._decoder
 
-    def frame(self, number: int) -> np.ndarray:
-        """(h, w, c) uint8.
+    def frames(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """The frames with these numbers, each (h, w, c) uint8.
 
         Raises:
-            VideoError: if it cannot be decoded.
+            VideoError: if one cannot be decoded.
         """
+        return map(self._frame, numbers)
+
+    def _frame(self, number: int) -> np.ndarray:
         key, tick = self._index.keys[number], self._index.time_base
         try:
             if not self._index.by_time:
