@@ -46,7 +46,7 @@ MAY_IMPORT = {
         *("config", "datasets", "evaluation", "flops", "model", "plots", "system", "video", "weights"),
     },
     "studies": {"config", "datasets", "evaluation", "flops", "model", "plots", "system", "training"},
-    "bench": {"config", "inference", "flops", "model", "plots", "system", "training"},
+    "bench": {"config", "inference", "flops", "model", "plots", "system", "training", "video"},
     "__main__": {"cli"},
     "cli": {"commands", "scripts", "system"},
     "commands": {

@@ -52,9 +52,11 @@ def _run(arguments: list[str]) -> int:
         from vivit_zoo.scripts import run_recipe, run_study
 
         return (run_recipe if arguments[0] == "train" else run_study)(arguments[1:])
+    if arguments[:2] == ["bench", "data"]:  # two words, one command
+        arguments = ["bench data", *arguments[2:]]
     options = _parser().parse_args(arguments)
     commands = import_module("vivit_zoo.commands")
-    return getattr(commands, options.command.replace("-", "_"))(options)
+    return getattr(commands, re.sub("[- ]", "_", options.command))(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_probe(add("probe", help="linear and attentive probes and k-NN on frozen features"))
     _add_check_data(add("check-data", help="open every video of a data set: classes, broken files"))
     _add_bench(add("bench", help="speed and memory of each variant, and of other libraries' ViViTs"))
+    _add_bench_data(add("bench data", help="speed of reading training clips from video files, by stages"))
     # For the list of commands alone: `_run` passes their arguments on.
     commands.add_parser("train", help="fine-tune a model on your videos, or run another recipe", add_help=False)
     commands.add_parser("study", help="run an ablation study; without a name: list the studies", add_help=False)
@@ -228,6 +231,20 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace results that are in the folder already")
 
 
+def _add_bench_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("videos", nargs="+", metavar="VIDEO", help="files that FFmpeg can read")
+    command.add_argument("--frames", type=_positive, default=32, help="of a clip (32)")
+    command.add_argument("--stride", type=_positive, default=2, help="distance of a clip's frames in the video (2)")
+    command.add_argument("--image-size", type=_positive, default=224, metavar="SIDE", help="of a clip (224)")
+    command.add_argument("--repeats", type=_positive, default=7, help="clips of each file (7)")
+    command.add_argument(
+        "--clips-per-second",
+        type=_positive_speed,
+        metavar="N",
+        help="speed of a model in training, to tell how many cores feed it",
+    )
+
+
 def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--checkpoint", required=True, metavar="SOURCE", help="hub id, folder or file of a model")
 
@@ -330,6 +347,10 @@ def _share(text: str) -> float:
 
 def _positive_seconds(text: str) -> float:
     return _positive_number(text, "number of seconds")
+
+
+def _positive_speed(text: str) -> float:
+    return _positive_number(text, "number of clips a second")
 
 
 def _positive_rate(text: str) -> float:

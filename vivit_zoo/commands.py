@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vivit_zoo.video.clips import Views
     from vivit_zoo.video.preprocess import Preprocess
 
-__all__ = ["attend", "bench", "check_data", "classify", "convert", "features", "probe", "summary"]
+__all__ = ["attend", "bench", "bench_data", "check_data", "classify", "convert", "features", "probe", "summary"]
 
 SUMMARY_LEGEND = """\
 GMACs: matrix products alone. Paper GFLOPs: the same and half of every elementary operation, as the paper counted;
@@ -239,6 +239,22 @@ def bench(options: argparse.Namespace) -> int:
         plan.append((case, candidates(configs, options.peers, options.checkpointing, options.compile)))
     print(campaign(plan, options.out, options.repeats, options.seconds))
     print(f"\nwritten to {options.out}: speeds.json, table.md and pictures")
+    return 0
+
+
+def bench_data(options: argparse.Namespace) -> int:
+    """Measure how fast clips of video files are read, and print the tables."""
+    from vivit_zoo.bench.data import measure, report
+    from vivit_zoo.system.machine import describe_machine
+    from vivit_zoo.video.clips import ClipSampler
+
+    _check_videos(options.videos)
+    torch.set_num_threads(1)
+    sampler = ClipSampler(frames=options.frames, stride=options.stride)
+    for path in options.videos:
+        speed = measure(path, sampler, options.image_size, options.repeats)
+        print(report([speed], options.clips_per_second) + "\n", flush=True)
+    print(describe_machine(torch.device("cpu")))
     return 0
 
 
