@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from vivit_zoo.training.loading import NOT_COUNTED, BrokenFiles, Feed, TestOrder, TrainOrder, group_by_class, loader
+from vivit_zoo.training.loading import BrokenFiles, Feed, loader
+from vivit_zoo.training.order import NOT_COUNTED, TestOrder, TrainOrder, group_by_class
 from vivit_zoo.video.reader import VideoError
 
 

@@ -39,9 +39,10 @@ from vivit_zoo.training.distributed import (
     sync_gradients,
 )
 from vivit_zoo.training.freeze import freeze, set_train_mode
-from vivit_zoo.training.loading import BrokenFiles, Feed, TestOrder, TrainOrder, group_by_class, loader
+from vivit_zoo.training.loading import BrokenFiles, Feed, loader
 from vivit_zoo.training.objective import Objective, TargetScale
 from vivit_zoo.training.optim import WeightAverage, warmup_cosine
+from vivit_zoo.training.order import TestOrder, TrainOrder, group_by_class
 from vivit_zoo.training.trackers import start_trackers
 
 __all__ = ["Trained", "train"]
