@@ -54,11 +54,11 @@ class Labels:
         return self.own
 
 
-def objective(labels, classes, task="single_label", **changes):
+def objective(labels, classes, task="single_label", scale=None, **changes):
     data = DataConfig() if task == "single_label" else DataConfig(train="x.csv", held_out=0.5, task=task)
     counts = {head: len(own) for head, own in classes.items()} if isinstance(classes, dict) else len(classes)
     config = TrainConfig(model=tiny_config(num_classes=counts), data=data, **changes)
-    return Objective(config, DataSets(Labels(labels), None, None, classes))
+    return Objective(config, DataSets(Labels(labels), None, None, classes), scale=scale)
 
 
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=9), st.integers(0, 99))
@@ -117,6 +117,18 @@ def test_a_target_that_never_changes_is_refused():
         objective([(1.0, 3.0), (2.0, 3.0)], ["speed", "size"], "regression")
 
 
+def test_a_resumed_regression_keeps_its_scale():
+    """Also if the training set has changed since, such as by a video that is gone."""
+    labels = torch.tensor([[1.0], [5.0]])
+    first = objective([1.0, 2.0, 6.0], ["speed"], "regression")
+    torch.testing.assert_close(first.prepare(labels, labels)[1], (labels - 3) / (14 / 3) ** 0.5)
+    resumed = objective([2.0, 6.0], ["speed"], "regression", scale=first.state()["scale"])
+    assert torch.equal(resumed.prepare(labels, labels)[1], first.prepare(labels, labels)[1])
+    outputs = resumed.in_units(lambda video, mask: video * mask)(torch.tensor([[0.0], [1.0]]), torch.ones(2, 1))
+    torch.testing.assert_close(outputs, torch.tensor([[3.0], [3 + (14 / 3) ** 0.5]]))
+    assert objective([0, 1], ["a", "b"]).state() == {}
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_from_a_table_to_classify(task, rendered, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -151,6 +163,8 @@ def test_from_a_table_to_classify(task, rendered, tmp_path, monkeypatch, capsys)
     assert main(["classify", row["name"], *options]) == 0
     found = json.loads(capsys.readouterr().out)
     if task == "regression":  # in the units of the table
+        own = [MovingDigits("train", 12).speeds(index)["right"] for index in range(12)]
+        assert best["scale"]["mean"][0] == pytest.approx(sum(own) / 12, abs=1e-4)
         speeds = MovingDigits("test", 7).speeds(5)
         assert {name: float(row[name]) for name in names} == {
             name: pytest.approx(speeds[name], abs=1e-4) for name in names
