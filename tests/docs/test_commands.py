@@ -46,6 +46,7 @@ NOT_RUN = {
     "vivit-zoo probe": "likewise; tests/studies/test_probes.py runs it",
     "vivit-zoo attend": "likewise; tests/interpret/test_overlay.py runs it on small ones",
     "python experiments/table.py": "writes into the docs; tests/experiments/test_results.py runs its parts",
+    "vivit-zoo train --data.train videos/train": "tests/training/test_run.py trains with masks",
     "vivit-zoo train rendered_digits": "tests/docs/test_multi_label.py runs it on few clips",
     "vivit-zoo check-data data/digits/train.csv": "likewise",
     "vivit-zoo check-data videos/train": "the newcomer's path runs it on another folder",

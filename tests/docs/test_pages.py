@@ -112,7 +112,7 @@ def test_every_module_has_an_api_page():
             "video.pyav",
             "video.torchcodec",
         ),
-        *("system.extras", "system.lazy", "system.markdown", "system.server"),
+        *("system.extras", "system.lazy", "system.markdown", "system.pipes", "system.server"),
         *(f"datasets.{name}" for name in ("folders", "formats", "listing", "published", "shards", "sources")),
         *(f"weights.{name}" for name in ("files", "flax", "folds", "hub", "hugging_face", "names", "npz", "original")),
         *(f"weights.{name}" for name in ("state_dicts", "timm", "torchvision", "transformers")),
