@@ -30,6 +30,7 @@ SHARED = {
     "drop": "hidden_dropout_prob",
     "attn_drop": "attention_probs_dropout_prob",
     "drop_path": "drop_path_rate",
+    "mlp_ratio": "mlp_ratio",
     "temporal_depth": "num_temporal_layers",
     "attn_softcap": "attn_logit_softcapping",
 }

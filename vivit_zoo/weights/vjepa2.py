@@ -29,10 +29,9 @@ POOLER: Table = {
         qkv="self_attn.[q_proj|k_proj|v_proj]",
         proj="self_attn.out_proj",
     ),
-    **layers(("head", "classifier")),
     **layers((POOL + "norm_pre", CROSS + "layer_norm1"), (POOL + "norm", CROSS + "layer_norm2")),
     **layers((POOL + "q", CROSS + "cross_attn.q_proj"), (POOL + "kv", CROSS + "cross_attn.[k_proj|v_proj]")),
-    **layers(*((f"{POOL}mlp.fc{i}", f"{CROSS}mlp.fc{i}") for i in (1, 2))),
+    **layers(("head", "classifier"), *((f"{POOL}mlp.fc{i}", f"{CROSS}mlp.fc{i}") for i in (1, 2))),
     POOL + "query": ("pooler.query_tokens", "1 1 d -> d"),
     # Theirs adds the attention to the query, and has no projection after it.
     POOL + "proj.weight": ("pooler.query_tokens", Fold("identity", lambda query: torch.eye(query.shape[-1]))),
@@ -65,8 +64,7 @@ VJEPA2 = Family(
     | {"crop_size": 256, "patch_size": 16, "in_chans": 3, "frames_per_clip": 64, "tubelet_size": 2}
     | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "mlp_ratio": 4.0}
     | {"drop_path_rate": 0.0, "num_pooler_layers": 3},
-    fields={name: name for name in ("in_chans", "mlp_ratio")}
-    | {"image_size": "crop_size", "num_frames": "frames_per_clip"},
+    fields={"image_size": "crop_size", "num_frames": "frames_per_clip", "in_chans": "in_chans"},
     fixed={
         "variant": ("joint",),
         "pos_embed": ("none",),
