@@ -1,7 +1,7 @@
 """What do pretrained video models cost in these blocks, beside transformers' own?
 
     python experiments/pretrained_video.py            # about 20 minutes on one CPU core
-    python experiments/pretrained_video.py --page     # measures nothing: puts the table into docs/pretrained-video.md
+    python experiments/pretrained_video.py --page     # measures nothing: puts the tables into docs/pretrained-video.md
 
 Models of official sizes with random weights, one clip each, float32. transformers saves each model once, both
 `from_pretrained` load it, and the forward passes take turns. Times are CPU seconds of this process, so that other load
@@ -146,10 +146,14 @@ def table(rows: dict[str, dict[str, Any]], machine: str) -> str:
 
 
 def page(text: str) -> str:
-    """The page with the table between its marks."""
-    marks = r"(<!-- results: docs/benchmarks/pretrained_video -->\n).*?(\n<!-- end of results -->)"
-    shown = (RESULTS / "table.md").read_text().strip()
-    return re.sub(marks, lambda found: found[1] + shown + found[2], text, flags=re.DOTALL)
+    """The page with the tables, this one and that of pretrained_start.py, between their marks."""
+    marks = r"(<!-- results: (docs/benchmarks/pretrained_\w+) -->\n).*?(\n<!-- end of results -->)"
+
+    def shown(found: re.Match[str]) -> str:
+        table = ROOT / found[2] / "table.md"
+        return found[1] + (table.read_text(encoding="utf-8").strip() if table.exists() else "") + found[3]
+
+    return re.sub(marks, shown, text, flags=re.DOTALL)
 
 
 @exit_if_pipe_closes()
@@ -162,7 +166,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--page", action="store_true", help="only write the page")
     options = parser.parse_args(arguments)
     file = RESULTS / "results.json"
-    results = json.loads(file.read_text()) if file.exists() else {"models": {}}
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"models": {}}
     for name in [] if options.page else options.models:
         if name in results["models"] and not options.again:
             print(f"{name} is in {file}; --again measures it anew", file=sys.stderr)
@@ -172,11 +176,11 @@ def main(arguments: list[str]) -> int:
             parser.error(f"{file} is of {results['machine']}; this is {machine}: move the file away to start anew")
         results["models"][name] = measure(name, options.rounds)
         RESULTS.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(results, indent=1) + "\n")
+        file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     rows = {title: row for name in MODELS for title, row in results["models"].get(name, {}).items()}
     text = table(rows, results["machine"])
-    (RESULTS / "table.md").write_text(text + "\n")
-    PAGE.write_text(page(PAGE.read_text()))
+    (RESULTS / "table.md").write_text(text + "\n", encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(text)
     return 0
 
