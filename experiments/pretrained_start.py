@@ -4,7 +4,7 @@
 
 Two checkpoints of transformers with small sizes and random weights are fine-tuned on MovingDigits, as `vivit-zoo train
 own_videos --start.source FOLDER` does. Writes table.md and rollout.png, what the models look at, into
-docs/benchmarks/pretrained_start.
+docs/results/pretrained_start.
 
 Expected: VideoPrism's tubelets have one frame, in which no motion is seen, so its encoder has to find the motion by
 attention over time. That takes far more steps (compare tubelet_length.py). With tubelets of two frames, made of the
@@ -29,7 +29,7 @@ from vivit_zoo.system.pipes import exit_if_pipe_closes
 from vivit_zoo.training.config import Start, TrainConfig
 from vivit_zoo.training.loop import train
 
-OUT = Path(__file__).parents[1] / "docs/benchmarks/pretrained_start"
+OUT = Path(__file__).parents[1] / "docs/results/pretrained_start"
 SIZES: dict[str, Any] = {
     "hidden_size": 72,
     "num_attention_heads": 4,

@@ -13,7 +13,7 @@ torch's flex_attention, compiled; the third leaves the cap out and uses the fuse
 (With random weights scores are small, so "apart" does not show the difference.) V-JEPA 2 takes 16 frames, as its
 checkpoint of Something-Something does.
 
-Results are kept in docs/benchmarks/pretrained_video/results.json after each model. A model that is there is skipped, so
+Results are kept in docs/results/pretrained_video/results.json after each model. A model that is there is skipped, so
 a run that was stopped continues; `--again` measures anew.
 
 Expected: ratios near 1 where both attentions are fused or both are not, and below 1 where transformers' alone is not.
@@ -21,7 +21,6 @@ Expected: ratios near 1 where both attentions are fused or both are not, and bel
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from typing import Any
 
 import torch
 import transformers
+from table import with_tables
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
@@ -43,7 +43,7 @@ from vivit_zoo.system.markdown import markdown
 from vivit_zoo.system.pipes import exit_if_pipe_closes
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "docs/benchmarks/pretrained_video", ROOT / "docs/pretrained-video.md"
+RESULTS, PAGE = ROOT / "docs/results/pretrained_video", ROOT / "docs/pretrained-video.md"
 # Configuration and class of transformers, and the sizes that differ from the configuration's defaults.
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "VideoMAE-B": ("VideoMAEConfig", "VideoMAEForVideoClassification", {"num_labels": 400}),
@@ -145,17 +145,6 @@ def table(rows: dict[str, dict[str, Any]], machine: str) -> str:
     return f"{text}\n\n`pretrained_video.py`, {machine}. CPU seconds; forward passes take turns."
 
 
-def page(text: str) -> str:
-    """The page with the tables, this one and that of pretrained_start.py, between their marks."""
-    marks = r"(<!-- results: (docs/benchmarks/pretrained_\w+) -->\n).*?(\n<!-- end of results -->)"
-
-    def shown(found: re.Match[str]) -> str:
-        table = ROOT / found[2] / "table.md"
-        return found[1] + (table.read_text(encoding="utf-8").strip() if table.exists() else "") + found[3]
-
-    return re.sub(marks, shown, text, flags=re.DOTALL)
-
-
 @exit_if_pipe_closes()
 def main(arguments: list[str]) -> int:
     """Measure what is missing and write the table."""
@@ -180,7 +169,7 @@ def main(arguments: list[str]) -> int:
     rows = {title: row for name in MODELS for title, row in results["models"].get(name, {}).items()}
     text = table(rows, results["machine"])
     (RESULTS / "table.md").write_text(text + "\n", encoding="utf-8")
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(text)
     return 0
 
