@@ -377,6 +377,9 @@ def test_what_cannot_be_extracted(model, tmp_path):
         extract_features(ViViT(tiny_config(in_chans=1)).eval(), videos, tmp_path, Extraction(layers=(2,)))
     with pytest.raises(ValueError, match="the views have 3 crops"):
         extract_features(ViViT(tiny_config(in_chans=1)).eval(), videos, tmp_path, sampler=Views(crops=3))
+    masked = Windows(frames=6, policy="mask")
+    with pytest.raises(ValueError, match="features have no mask"):
+        extract_features(ViViT(tiny_config(in_chans=1)).eval(), videos, tmp_path, sampler=masked)
     with pytest.raises(ValueError, match="output 'mean' is unknown"):
         Extraction(outputs=("mean",))
     with pytest.raises(ValueError, match="dtype 'int8' is unknown"):

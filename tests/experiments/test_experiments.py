@@ -16,7 +16,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from vivit_zoo import ViViT
 from vivit_zoo.bench.report import Case, Speed
-from vivit_zoo.datasets import DataConfig, NumberedDigits
+from vivit_zoo.datasets import DataConfig, MovingDigits, NumberedDigits
 from vivit_zoo.studies.cells import Cell
 from vivit_zoo.studies.study import plan_study, run_cell
 from vivit_zoo.video.preprocess import normalise
@@ -116,6 +116,7 @@ STUDIES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if "def settings
 def test_study_can_be_planned(experiment, monkeypatch, tmp_path, name):
     """Every row builds and fits its data; the docstring asks a question and gives the command."""
     monkeypatch.setattr(experiment("still_digits"), "pretrained", lambda model: "runs/still-digits-0")
+    monkeypatch.setattr(experiment("motions"), "pretrained", lambda shape: "runs/motions-0")
     monkeypatch.delitem(sys.modules, name, raising=False)  # else it would have the real one
     module = experiment(name)
     last = re.search(r"run_from_command_line\(__doc__, (\w+), settings, out=\"(.*?)\"[,)]", inspect.getsource(module))
@@ -126,6 +127,38 @@ def test_study_can_be_planned(experiment, monkeypatch, tmp_path, name):
         base = getattr(module, last[1])
         base = dataclasses.replace(base, data=dataclasses.replace(base.data, train_clips=100))
         assert len(plan_study(module.settings(base), range(2), tmp_path)) >= 4
+
+
+def test_frozen_models_are_probed_for_the_order(experiment, monkeypatch, capsys):
+    motions, frozen_order = experiment("motions"), experiment("frozen_order")
+    monkeypatch.setattr(motions, "TRAINING", motions.TRAINING | {"steps": 2, "batch_size": 4, "warmup_steps": 0})
+    monkeypatch.setattr(motions, "TEST_CLIPS", 8)
+    monkeypatch.setattr(frozen_order, "CLIPS", {"train": 24, "test": 12})
+    found = frozen_order.features(seed=0)
+    assert "names the motions of" in capsys.readouterr().out
+    for train, test in found.values():
+        assert train.tokens.shape == (24, 8, 1, 72)
+        assert test.labels.tolist() == [label for _, label in MovingDigits("test", 12)]
+    # A tubelet apart has the features that it has alone, whatever the others show.
+    model = ViViT.from_pretrained(motions.pretrained("VideoPrism", 0))
+    clip = MovingDigits("test", 1)[0][0][None]
+    changed = clip.clone()
+    changed[:, :, 4:] = 0
+    with torch.no_grad():
+        one, other = (model.forward_intermediates(x, [2], norm=True)[1][0].mean((2, 3)) for x in (clip, changed))
+    torch.testing.assert_close(one[0, 0], found["VideoPrism, spatial half"][1].tokens[0, 0, 0], atol=1e-5, rtol=1e-4)
+    assert torch.equal(one[:, :2], other[:, :2])
+    rows = frozen_order.probe_rows(lambda seed: found, ["linear", "knn"], [0], 6)
+    assert len(rows) == 8
+
+
+def test_pairs_of_motions_have_no_order(experiment):
+    pairs = experiment("motions").MotionPairs("train", 60)
+    ordered = MovingDigits("train", 60)
+    for index in range(60):
+        motions = set(ordered.classes[ordered[index][1]].split(" then "))
+        assert set(pairs.classes[pairs[index][1]].split(" and ")) == motions
+        assert torch.equal(ordered[index][0], pairs[index][0])
 
 
 def test_attention_is_measured_where_the_digit_is(experiment, tmp_path, monkeypatch, capsys):

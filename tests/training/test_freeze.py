@@ -12,7 +12,7 @@ from tests.training.runs import assert_same_run, last, small
 from vivit_zoo import ViViT
 from vivit_zoo.studies.cells import Setting, check_setting
 from vivit_zoo.training import loop as train_module
-from vivit_zoo.training.freeze import freeze, set_train_mode
+from vivit_zoo.training.freeze import freeze, frozen_modules, set_train_mode
 from vivit_zoo.training.loop import train
 from vivit_zoo.training.run import train_and_report
 
@@ -84,7 +84,8 @@ def test_frozen_modules_are_in_evaluation_mode():
     assert model.training
     assert all(module.training for module in model.encoder.temporal.modules())
     assert not any(module.training for module in [*model.encoder.spatial.modules(), model.tubelet_embed])
-    freeze(model, "")
+    assert [type(module).__name__ for module in frozen_modules(model)] == ["TubeletEmbed", "Encoder"]
+    assert frozen_modules(tiny_model()) == []
 
 
 def changed(before, after):

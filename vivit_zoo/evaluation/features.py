@@ -328,6 +328,8 @@ def _check_model(model: ViViT, what: Extraction, sampler: Sampler) -> None:
         raise ValueError(f"the model takes {model.config.in_chans} channels; videos have 3, or 1 for gray models")
     if getattr(sampler, "crops", 1) != 1:
         raise ValueError(f"the views have {getattr(sampler, 'crops', 1)} crops; features are of one crop, the centre")
+    if getattr(sampler, "policy", None) == "mask":
+        raise ValueError("features have no mask of their frames; use the policy 'repeat_last', 'wrap' or 'error'")
     count = _count_blocks(model)
     for layer in what.layers:
         if not -count <= layer < count:

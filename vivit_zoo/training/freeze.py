@@ -1,10 +1,11 @@
 """Train only some parts of a model: choose parameters by name, freeze the others."""
 
 import re
+from collections.abc import Iterable
 
 from torch import nn
 
-__all__ = ["PARTS", "freeze", "set_train_mode"]
+__all__ = ["PARTS", "freeze", "frozen_modules", "set_train_mode"]
 
 HEAD = r"^(head|pre_logits)\."
 PARTS = {
@@ -51,17 +52,27 @@ def freeze(model: nn.Module, only: str) -> list[str]:
     return [name for name in names if name in trained]
 
 
-def set_train_mode(model: nn.Module) -> None:
-    """Set the training mode of a model, but evaluation mode of the modules whose parameters are all frozen.
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """Return the largest modules with parameters of which none trains; not the modules inside of them."""
+    own = list(model.parameters())
+    if own and not any(parameter.requires_grad for parameter in own):
+        return [model]
+    return [frozen for child in model.children() for frozen in frozen_modules(child)]
+
+
+def set_train_mode(model: nn.Module, frozen: Iterable[nn.Module] | None = None) -> None:
+    """Set the training mode of a model, but evaluation mode of its frozen modules.
 
     So dropout and stochastic depth do not change the features of frozen modules. A module of which a part trains, such
     as a block whose temporal attention does, is in training mode.
+
+    Args:
+        model: the model.
+        frozen: its `frozen_modules`, if they are known.
     """
     model.train()
-    for module in model.modules():
-        own = list(module.parameters())
-        if own and not any(parameter.requires_grad for parameter in own):
-            module.eval()
+    for module in frozen_modules(model) if frozen is None else frozen:
+        module.eval()
 
 
 def _names_of(pattern: str, names: list[str]) -> set[str]:

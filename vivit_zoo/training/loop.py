@@ -38,7 +38,7 @@ from vivit_zoo.training.distributed import (
     set_weights,
     sync_gradients,
 )
-from vivit_zoo.training.freeze import freeze, set_train_mode
+from vivit_zoo.training.freeze import freeze, frozen_modules, set_train_mode
 from vivit_zoo.training.loading import BrokenFiles, Feed, loader
 from vivit_zoo.training.objective import Objective, TargetScale
 from vivit_zoo.training.optim import WeightAverage, warmup_cosine
@@ -132,6 +132,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         if main:
             write_whole(run_dir / "start.txt", lambda file: file.write_text(f"{report}\n", encoding="utf-8"))
     freeze(model, config.only)
+    frozen = frozen_modules(model)
     if config.grad_checkpointing:
         model.set_grad_checkpointing()
     if config.compile:
@@ -206,7 +207,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     with StopSignals() as signals:
         started = time.perf_counter()
         for step in steps:
-            set_train_mode(model)
+            set_train_mode(model, frozen)
             lr = config.lr * warmup_cosine(step, min(config.warmup_steps, config.steps // 2), config.steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1)  # timm's name for the factor of a layer

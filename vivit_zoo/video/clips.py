@@ -346,7 +346,5 @@ class Windows(_Clips):
             sampled, step = max(1, ceil((self._duration(video) - _SLACK) * self.fps)), 1 / self.fps
         past = max(0, sampled - self.frames)
         windows = 1 + (past // hop if self.policy == "error" else -(-past // hop))
-        windows = min(
-            windows, -(-sampled // hop)
-        )  # of those further apart than their length, the last may miss the video
+        windows = min(windows, -(-sampled // hop))  # those further apart than their length may miss the end
         return self._several(video, [number * hop * step for number in range(windows)])
