@@ -200,6 +200,7 @@ def test_trackers_are_told_what_the_metrics_are(tmp_path, monkeypatch):
     assert told[1:] == read_metrics(tmp_path / "metrics.jsonl")
 
 
+@pytest.mark.ecosystem
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
 def test_tensorboard_gets_the_metrics(tmp_path):
     pytest.importorskip("tensorboard")
@@ -214,6 +215,7 @@ def test_tensorboard_gets_the_metrics(tmp_path):
         assert found == pytest.approx({line["step"]: line[name] for line in metrics})
 
 
+@pytest.mark.ecosystem
 @pytest.mark.filterwarnings("ignore")  # wandb's own
 def test_wandb_writes_into_the_folder_of_the_run_and_resumes_it(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
