@@ -5,7 +5,14 @@ import json
 import pytest
 import torch
 from torch.utils.data import Dataset
-from transformers import AutoConfig, AutoModelForVideoClassification, Trainer, TrainingArguments, pipeline
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForVideoClassification,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 
 from tests.conftest import VARIANTS, randomise, tiny_config, video_for
 from tests.footage import X264, write_video
@@ -161,13 +168,17 @@ def fine_tune(variant, folder, steps):
         per_device_train_batch_size=8,
         learning_rate=3e-3,
         logging_steps=1,
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=steps,
         report_to="none",
         use_cpu=True,
         disable_tqdm=True,
         **{name: True},
     )
-    trainer = Trainer(model, arguments, train_dataset=Clips("train", 1000), eval_dataset=Clips("test", 8))
+    processor = AutoImageProcessor.from_pretrained(folder / "start")
+    trainer = Trainer(
+        model, arguments, train_dataset=Clips("train", 1000), eval_dataset=Clips("test", 8), processing_class=processor
+    )
     trainer.train()
     assert all(module.grad_checkpointing for module in model.modules() if hasattr(module, "grad_checkpointing"))
     metrics = trainer.evaluate()
@@ -186,6 +197,10 @@ def test_trainer_fine_tunes_evaluates_and_saves(variant, tmp_path):
     assert metrics["eval_loss"] > 0
     trained, wrong = load(tmp_path / "out")
     assert wrong == {}
+    for folder in ("out", f"run/checkpoint-{steps}"):  # both for `pipeline`, which needs the processor
+        again = AutoImageProcessor.from_pretrained(tmp_path / folder)
+        assert again.to_dict() == AutoImageProcessor.from_pretrained(tmp_path / "start").to_dict()
+        pipeline("video-classification", model=str(tmp_path / folder), device="cpu")
     ours = ViViT.from_pretrained(tmp_path / "out")
     assert ours.class_names == list(MovingDigits.classes)
     video = video_for(ours.config, dtype=torch.float32)

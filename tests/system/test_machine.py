@@ -4,6 +4,10 @@ import sys
 import pytest
 import torch
 
+from tests.conftest import tiny_config
+from vivit_zoo.system.machine import choose_device, use_bf16
+from vivit_zoo.training.config import TrainConfig
+
 
 def test_peak_memory_is_of_this_process_alone():
     """A process starts with the peak of the one that started it, for getrusage, which is not to be asked."""
@@ -31,3 +35,21 @@ def test_peak_memory_forgets_what_was_before():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 99e6 < int(done.stdout) < 120e6
+
+
+def test_auto_takes_the_best_device_that_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device() == torch.device("mps")
+    assert not use_bf16("auto", cpu=False)
+    assert TrainConfig(model=tiny_config(), device="mps").device == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device() == torch.device("cuda")
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="it is here")
+def test_a_device_that_is_not_here_is_refused():
+    with pytest.raises(ValueError, match=r"device 'mps' cannot be used here: .*; 'auto' takes the best there is"):
+        choose_device("mps")

@@ -3,6 +3,7 @@
 import dataclasses
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tests.training.runs import clips_as_videos, last, metrics, small_momentum, 
 from vivit_zoo.evaluation.scores import Scores
 from vivit_zoo.system.processes import process_context
 from vivit_zoo.training.checkpoint import Checkpoints
+from vivit_zoo.training.distributed import get_random, set_random
 from vivit_zoo.training.loop import train
 
 # The shards are on CPUs here.
@@ -104,3 +106,19 @@ def test_sharding_a_run_of_one_process_changes_nothing(tmp_path):
     ]
     for a, b in zip(*(run.parameters() for run in runs), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_the_generator_of_the_device_goes_on_where_it_was(kind, monkeypatch):
+    """With a stand-in for the device's generator: these machines are not here."""
+    generator = torch.Generator().manual_seed(7)
+    module = getattr(torch, kind)
+    monkeypatch.setattr(module, "get_rng_state", lambda *_: generator.get_state())
+    monkeypatch.setattr(module, "set_rng_state", lambda state, *_: generator.set_state(state))
+    accelerator = SimpleNamespace(device=torch.device(kind), num_processes=1, process_index=0)
+    states = get_random(accelerator)
+    expected = torch.rand(3, generator=generator), torch.rand(3)
+    set_random(states, accelerator)
+    assert torch.equal(torch.rand(3, generator=generator), expected[0])
+    assert torch.equal(torch.rand(3), expected[1])
+    set_random(states, SimpleNamespace(device=torch.device("cpu"), num_processes=1, process_index=0))  # another device

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
@@ -9,12 +10,13 @@ from vivit_zoo.datasets.cups import HiddenDigits
 from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
 from vivit_zoo.datasets.embedded import EmbeddedClips
 from vivit_zoo.datasets.labels import Task, check_task
+from vivit_zoo.datasets.shards import is_shards
 from vivit_zoo.datasets.turns import TurningDigits
 from vivit_zoo.datasets.videos import VideoClips, VideoViews
 from vivit_zoo.video.augment import Augment, mirrored_classes
 from vivit_zoo.video.clips import ClipSampler, Policy, Views, Where
 
-__all__ = ["DataConfig", "DataSets"]
+__all__ = ["DataConfig", "DataSets", "check_sources"]
 
 EMBEDDED: dict[str, type[EmbeddedClips]] = {
     "moving_digits": MovingDigits,
@@ -195,6 +197,21 @@ class DataConfig:
             clips * crops,
             [entry.video.name for entry in test.entries],
         )
+
+
+def check_sources(*sources: str) -> None:
+    """Check that files and folders of videos are there, without reading them: before weights are fetched for a run.
+
+    Args:
+        *sources: as for `DataConfig.train`; an empty one is left out.
+
+    Raises:
+        ValueError: naming the first one that is absent.
+    """
+    for source in sources:
+        other = source.removesuffix(AS_VIDEOS) in EMBEDDED or is_shards(source) or "://" in source or "pipe:" in source
+        if source and not other and not Path(source).exists():
+            raise ValueError(f"{source}: there is no such file or folder")
 
 
 def _mirrored(classes: Any) -> dict[Any, Any]:

@@ -108,6 +108,8 @@ def get_random(accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
     state = {"cpu": torch.get_rng_state()}
     if accelerator.device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(accelerator.device)
+    if accelerator.device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
     return [state] if accelerator.num_processes == 1 else gather_object([state])
 
 
@@ -124,6 +126,8 @@ def set_random(states: Sequence[dict[str, torch.Tensor]], accelerator: Accelerat
         torch.set_rng_state(states[process]["cpu"])
         if "cuda" in states[process] and accelerator.device.type == "cuda":
             torch.cuda.set_rng_state(states[process]["cuda"], accelerator.device)
+        if "mps" in states[process] and accelerator.device.type == "mps":
+            torch.mps.set_rng_state(states[process]["mps"])
     else:
         key = np.random.SeedSequence([*seeds, process]).generate_state(1, np.uint64)
         torch.manual_seed(int(key[0]) >> 1)

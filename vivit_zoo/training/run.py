@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from vivit_zoo import plots
 from vivit_zoo.config import ViViTConfig
+from vivit_zoo.datasets.config import check_sources
 from vivit_zoo.evaluation.predictions import Predictions
 from vivit_zoo.evaluation.scores import Scores
 from vivit_zoo.flops import count_params
@@ -109,6 +110,7 @@ def train_from_command_line(
     )
     options, said = parser.parse_args(), parser.parse_args(defaults=False)
     try:
+        check_sources(options.data.train, options.data.test)
         if like_start and options.start.source:
             usual, own = dataclasses.asdict(ViViTConfig()), dataclasses.asdict(base.model)
             wishes = {name for name in usual if own[name] != usual[name]} | vars(said.get("model", Namespace())).keys()
