@@ -19,7 +19,7 @@ a run that was stopped continues; `--again` measures anew.
 Expected: ratios near 1 where both attentions are fused or both are not, and below 1 where transformers' alone is not.
 
 Seen: 1.01 VideoMAE, 0.92 TimeSformer, 1.00 V-JEPA 2; VideoPrism 0.80 with the unfused cap, 0.76 with flex_attention. A
-quarter to a sixth of transformers' memory where both are fused or theirs is not. Loading takes seconds longer where
+forward pass takes a sixth to a third of transformers' memory. Loading takes seconds longer where
 transformers maps the file into memory, since tensors are folded and copied here.
 """
 
