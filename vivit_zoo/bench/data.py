@@ -54,7 +54,8 @@ class FileSpeed:
     Args:
         file: its name, and what is in it.
         clips: candidate -> times of a clip, one for each round.
-        stages: candidate -> stage -> CPU seconds of the stage, one for each round; measured apart from `clips`.
+        stages: candidate -> stage -> CPU seconds of the stage, one for each round; measured apart from `clips`. The
+            index is that of the first epoch; `clips` are of later ones, which need not read it.
     """
 
     file: str
@@ -106,6 +107,7 @@ def measure(
         for name, timer in timers.items():
             clips[name].append(timer(seed))
         for name, augment in (augments | exact).items():
+            pyav.INDICES.clear()
             with _watch() as spent:
                 clip = _read(path, sampler, augment, seed)
             started = time.process_time()

@@ -1,11 +1,11 @@
 """Decoding with PyAV: the index of a video's frames, and each frame by its timestamp."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, pairwise
 from math import inf
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -13,6 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from vivit_zoo.video.converter import CropConverter
 from vivit_zoo.video.crops import Crop
+from vivit_zoo.video.index import Index, IndexCache, Shown, known, read_packets, rising_times, without_leading
 from vivit_zoo.video.source import VideoError, VideoSource
 
 __all__ = ["PyAVDecoder"]
@@ -24,6 +25,8 @@ NEAR = 4
 # Decoders that can leave out a frame that no other refers to, such as most B-frames, without decoding it.
 CAN_SKIP = ("h264", "hevc")
 
+INDICES = IndexCache(500_000)  # of this process, so that later epochs need not read them again
+
 Pixels = TypeVar("Pixels")
 
 MOST_PIXELS = 1 << 26  # twice those of 8K; a damaged header may say more, and converting these takes seconds
@@ -32,13 +35,7 @@ MOST_PIXELS = 1 << 26  # twice those of 8K; a damaged header may say more, and c
 class PyAVDecoder:
     """Frames of a video by number; see `vivit_zoo.video.reader.VideoReader`.
 
-    Attributes:
-        times: when each frame is shown, in seconds from the first, (frames,) float64, increasing.
-        keys: what identifies each frame when it is decoded: its timestamp in ticks of `time_base` or, where `by_time`
-            is false, its place among the frames that are decoded from the start.
-        by_time: whether the timestamps identify the frames. They do not where they are missing, repeated, in the order
-            of decoding, or where the clock is set back within the recording.
-        stream_index: the place of the video stream among the file's streams.
+    Attributes: those of `vivit_zoo.video.index.Index`.
     """
 
     _frames: Iterator[tuple[float, Any]]
@@ -48,13 +45,15 @@ class PyAVDecoder:
         self._reformatter = VideoReformatter()  # one for all frames: a frame's own costs more than to decode it
         self._wanted: set[int] = set()
         self._last_wanted = -inf
-        self._can_seek = False
+        self.by_time = self._can_seek = False
         self._container, self._stream = _open(source, threads)
         try:
-            self._read_index()
+            index = self._load_index()
         except BaseException:
             self.close()
             raise
+        self.times, self.keys, self._keyframes, self.by_time, self.time_base, self.stream_index = index
+        self._can_seek = self.by_time
 
     def close(self) -> None:
         self._container.close()
@@ -109,52 +108,58 @@ class PyAVDecoder:
         a, b, _, c, d = matrix[:5].astype(float)
         return a * d < b * c
 
-    def _read_index(self) -> None:
-        """Set the attributes that the class lists."""
-        packets = _read_packets(self.source, self._container, self._stream)
+    def _load_index(self) -> Index:
+        """The index, from the cache or read; the container then stands at its start, or frames can be sought."""
+        path = self.source.path
+        if (index := INDICES.get(path)) is None:
+            index = self._read_index()
+            index.times.setflags(write=False)  # it is shared
+            INDICES.add(path, index)
+        self._start_from(-inf)
+        if index.by_time:
+            self._position = inf  # the first frame is sought, wherever the container stands
+        return index
+
+    def _read_index(self) -> Index:
+        packets = read_packets(self.source, self._container, self._stream)
         codec = self._stream.codec_context
-        self.time_base, self.stream_index = float(self._stream.time_base or 1), self._stream.index
-        timestamps = _known(packet.pts for packet in packets)
-        decoding = _known(packet.dts for packet in packets)
-        self.by_time = (
+        time_base = float(self._stream.time_base or 1)
+        timestamps = known(packet.pts for packet in packets)
+        decoding = known(packet.dts for packet in packets)
+        by_time = (
             len(set(timestamps)) == len(packets)
             and packets[0].is_keyframe
             and not codec.name.startswith("vp8")  # it has packets that show no frame, with timestamps like any other
             and decoding == sorted(decoding)
         )
-        if self.by_time:
+        if by_time:
             # What is shown before the first keyframe but stored after it refers to frames that are not there.
-            self.keys = sorted(
-                packet.pts for packet in packets if packet.pts >= timestamps[0] and not packet.is_cut_off
-            )
-            if not self.keys:
+            keys = sorted(packet.pts for packet in packets if packet.pts >= timestamps[0] and not packet.is_cut_off)
+            if not keys:
                 raise VideoError(f"{self.source.name}: its video stream holds no frames that are shown")
             if codec.has_b_frames and timestamps == sorted(timestamps):
                 # Either it has no B-frames, or these are times of decoding, as in AVI: only decoding shows it.
                 shown = [frame.pts for frame in self._decode_all()]
-                self.by_time = None not in shown and all(a < b for a, b in pairwise(_known(shown)))
-        if self.by_time:
-            self._keyframes = sorted(packet.pts for packet in packets if packet.is_keyframe)
-            self._position = inf  # at the end of the file, from where the first frame is sought
-            self.times = rising_times([self.keys], self.time_base, unique=True)
+                by_time = None not in shown and all(a < b for a, b in pairwise(known(shown)))
+        if by_time:
+            keyframes = sorted(packet.pts for packet in packets if packet.is_keyframe)
+            times = rising_times([keys], time_base, unique=True)
         else:
-            frames = _without_leading(self._decode_all(), packets[0].is_cut_off)
+            frames = without_leading(self._decode_all(), packets[0].is_cut_off)
             if not frames:
                 raise VideoError(f"{self.source.name}: not one of its {len(packets)} packets can be decoded")
-            self.keys = [frame.number for frame in frames]
+            keys, keyframes = [frame.number for frame in frames], []
             runs = [[frame.pts for frame in run] for _, run in groupby(frames, key=lambda frame: frame.run)]
-            self.times = rising_times(runs, self.time_base, float(self._stream.average_rate or 25))
-        self._can_seek = self.by_time
+            times = rising_times(runs, time_base, float(self._stream.average_rate or 25))
+        return Index(times, keys, keyframes, by_time, time_base, self._stream.index)
 
-    def _decode_all(self) -> list["_Shown"]:
+    def _decode_all(self) -> list["Shown"]:
         """What each frame says of itself, decoded from the start; the container then stands there again."""
-        by_time, self.by_time = self.by_time, False
         self._reopen()
-        shown: list[_Shown] = []
+        shown: list[Shown] = []
         for key, frame in self._frames:
-            shown.append(_Shown(int(key), frame.pts, bool(frame.key_frame), self._run))
+            shown.append(Shown(int(key), frame.pts, bool(frame.key_frame), self._run))
         self._reopen()
-        self.by_time = by_time
         return shown
 
     def _decode_some(self, numbers: Sequence[int]) -> Iterator[Any]:
@@ -310,90 +315,6 @@ def _open(source: VideoSource, threads: int) -> tuple[Any, Any]:
     streams[0].thread_type = "AUTO"
     streams[0].codec_context.thread_count = threads
     return container, streams[0]
-
-
-class _Packet(NamedTuple):
-    """What an encoded frame says of itself; others may need one that an edit list cuts off, so that it is decoded."""
-
-    pts: Any  # int, or None
-    dts: Any
-    is_keyframe: bool
-    is_cut_off: bool
-
-
-class _Shown(NamedTuple):
-    """What a decoded frame says of itself, and in which run it is: a new one begins where the clock is set back."""
-
-    number: int
-    pts: int | None
-    is_keyframe: bool
-    run: int
-
-
-def _known(values: Iterable[Any]) -> list[Any]:
-    return [value for value in values if value is not None]
-
-
-def _without_leading(shown: list[_Shown], first_is_cut_off: bool) -> list[_Shown]:
-    """The frames without those that are shown before the first keyframe of a run: they refer to frames not there.
-
-    Where an edit list cuts off the first keyframe, those of the first run refer to that, and stay.
-    """
-    kept: list[_Shown] = []
-    for number, run in groupby(shown, key=lambda frame: frame.run):
-        frames = list(run)
-        keyframes = [place for place, frame in enumerate(frames) if frame.is_keyframe]
-        kept += frames[keyframes[0] :] if keyframes and (number or not first_is_cut_off) else frames
-    return kept
-
-
-def rising_times(runs: list[list[Any]], tick: float, rate: float = 25.0, unique: bool = False) -> np.ndarray:
-    """Timestamps of frames in ticks -> seconds from the first, (frames,) float64, increasing.
-
-    Each run is sorted: where timestamps are in the order of decoding, frames come in another order than their times.
-    Equal times are spread up to the next one. A run that begins before the end of the one before follows after a usual
-    step, and so does what follows a jump of 2^32 ticks, half of the clock of MPEG. If a time is missing, all are
-    counted at the rate. `unique` says that there is one run, which rises, to save time.
-    """
-    if unique and runs[0][-1] - runs[0][0] < 2**32:
-        return (np.array(runs[0]) - runs[0][0]) * tick
-    if any(time is None for run in runs for time in run):
-        return np.arange(sum(map(len, runs))) / rate
-    joined: list[np.ndarray] = []
-    end = None
-    for run in runs:
-        times = np.sort(np.array(run, np.float64)) * tick
-        steps = np.diff(times)
-        usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1 / rate
-        for jump in np.flatnonzero(steps > 2**32 * tick):
-            times[jump + 1 :] -= steps[jump] - usual
-        values, first, counts = np.unique(times, return_index=True, return_counts=True)
-        for place in np.flatnonzero(counts > 1):
-            step = values[place + 1] - values[place] if place + 1 < len(values) else usual
-            times[first[place] : first[place] + counts[place]] += step * np.arange(counts[place]) / counts[place]
-        if end is not None and times[0] <= end:
-            times += end + usual - times[0]
-        joined.append(times)
-        end = float(times[-1])
-    seconds = np.concatenate(joined)
-    return seconds - seconds[0]
-
-
-def _read_packets(source: VideoSource, container: Any, stream: Any) -> list[_Packet]:
-    """The packets from the first keyframe on, in decoding order."""
-    packets = []
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            f"{source.name}: truncated or damaged after {len(packets)} frames ({error.strerror})"
-        ) from error
-    if all(packet.is_cut_off for packet in packets):
-        raise VideoError(f"{source.name}: its video stream holds no frames")
-    first = next((place for place, packet in enumerate(packets) if packet.is_keyframe), 0)
-    return packets[first:]
 
 
 def _display_matrix(frame: Any) -> np.ndarray | None:

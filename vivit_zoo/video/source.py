@@ -43,10 +43,15 @@ class VideoSource:
         self.name = known_as if name is None else name
         self._check()
 
+    @property
+    def path(self) -> str | None:
+        """Absolute, of a file; None for bytes and file objects."""
+        return None if self._path is None else str(self._path.absolute())
+
     def from_start(self) -> str | BinaryIO:
         """What a decoder opens: a path, or a file that stands at its first byte."""
-        if self._path is not None:
-            return str(self._path.absolute())  # absolute, so that a name such as "a:b" is no protocol
+        if self.path is not None:
+            return self.path  # absolute, so that a name such as "a:b" is no protocol
         self._file.seek(0)
         return self._file
 
