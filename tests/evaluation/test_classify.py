@@ -1,6 +1,7 @@
 """From files to classes: views and their order, averaging, names, and the command line."""
 
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.conftest import randomise, tiny_config
 from tests.footage import X264, numbers_of, write_video
 from vivit_zoo import ViViT, optimize_for_inference
 from vivit_zoo.cli import main
-from vivit_zoo.evaluation.classify import class_names, classify, top_classes
+from vivit_zoo.evaluation.classify import class_names, classify, read_ahead, top_classes
 from vivit_zoo.evaluation.evaluate import average_views
 from vivit_zoo.inference import FusedMlp
 from vivit_zoo.video.clips import Views, clip_indices, clip_offsets
@@ -54,6 +55,50 @@ def test_views_are_averaged_as_raw_logits():
         average_views(model, torch.zeros(1, 2))
     with pytest.raises(ValueError, match="no views"):
         average_views(model, [])
+
+
+def test_views_are_computed_together_as_far_as_they_fit(videos, model):
+    views, preprocess = Views(clips=5, crops=1, frames=6, stride=1), Preprocess((8, 12))
+    expected = classify(model, videos[0], views, preprocess)
+    calls = []
+
+    def small(video):
+        calls.append(len(video))
+        if len(video) > 2:
+            raise torch.OutOfMemoryError("too many")
+        return {"head": model(video)}
+
+    logits = classify(small, videos[0], views, preprocess, batch=4)
+    torch.testing.assert_close(logits["head"], expected)
+    assert calls == [4, 2, 2, 1]
+    with pytest.raises(torch.OutOfMemoryError):
+        classify(lambda video: small(video.repeat(3, 1, 1, 1, 1)), videos[0], views, preprocess)
+    calls.clear()
+    classify(lambda video: calls.append(len(video)) or model(video), videos[0], views, preprocess)
+    assert calls == [1] * 5
+
+
+def test_the_next_video_is_read_while_this_one_is_worked_on():
+    reading = {name: threading.Event() for name in "abc"}
+
+    def read(name):
+        reading[name].set()
+        if name == "b":
+            raise VideoError("b is broken")
+        return name.upper()
+
+    seen = []
+    for name, result in read_ahead("abc", read):
+        following = chr(ord(name) + 1)
+        if following in reading:
+            assert reading[following].wait(10)  # would never be set if it were read after this turn
+        assert not any(event.is_set() for other, event in reading.items() if other > following)
+        try:
+            seen.append(result())
+        except VideoError as error:
+            seen.append(str(error))
+    assert seen == ["A", "b is broken", "C"]
+    assert list(read_ahead([], read)) == []
 
 
 def test_views_come_crop_by_crop_and_clip_by_clip(videos):

@@ -6,9 +6,12 @@ What the outputs mean is the model's `problem_type`: one class a video, several 
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,10 +35,13 @@ __all__ = [
     "inputs_of",
     "likely_classes",
     "named_values",
+    "read_ahead",
     "top_classes",
 ]
 
 SEVERAL = "multi_label_classification"
+
+Result = TypeVar("Result")
 
 
 def classify(
@@ -46,6 +52,7 @@ def classify(
     device: torch.device | str = "cpu",
     gray: bool = False,
     average: Average = "logits",
+    batch: int | None = None,
 ) -> Tensor | dict[str, Tensor]:
     """Return the mean outputs over the views of a video file, (classes,), or a dictionary of them by head.
 
@@ -58,13 +65,48 @@ def classify(
         device: device of the model.
         gray: pass one gray channel to the model instead of three.
         average: "sigmoid" for models of several classes a video, see `average_views`.
+        batch: number of views in one call of the model; half as many, again and again, where they do not fit the memory
+            of a GPU. None for one on a CPU, where more are no faster and take more memory, and all of them elsewhere.
 
     Raises:
         VideoError: if the file cannot be read, or is too short under the policy "error".
     """
-    clips = (tuple(x.to(device) for x in clip) for clip in views.read(path, preprocess, gray))
-    logits = average_views(model, clips, average)
+    return _average(model, views.read(path, preprocess, gray), device, average, batch)
+
+
+def _average(
+    model: Callable[..., Any],
+    clips: Iterable[tuple[Tensor, ...]],
+    device: torch.device | str,
+    average: Average,
+    batch: int | None = None,
+) -> Tensor | dict[str, Tensor]:
+    """The mean outputs over views, each the arguments of a call."""
+    if batch is None:
+        batch = 1 if torch.device(device).type == "cpu" else sys.maxsize
+    logits = average_views(lambda one: one, _outputs(model, iter(clips), device, batch), average)
     return {name: x[0] for name, x in logits.items()} if isinstance(logits, dict) else logits[0]
+
+
+def _outputs(
+    model: Callable[..., Any], clips: Iterator[tuple[Tensor, ...]], device: torch.device | str, batch: int
+) -> Iterator[Any]:
+    """The output for each view, (1, classes), computed with `batch` views or fewer in a call."""
+    waiting: list[tuple[Tensor, ...]] = []
+    while waiting := waiting or list(islice(clips, batch)):
+        together = waiting[:batch]
+        try:
+            output = model(*(torch.cat(part).to(device) for part in zip(*together, strict=True)))
+        except torch.OutOfMemoryError:
+            if len(together) == 1:
+                raise
+            batch = (len(together) + 1) // 2
+            continue
+        waiting = waiting[batch:]
+        heads = output if isinstance(output, dict) else {"": output}
+        for number in range(len(together)):
+            one = {head: x[number : number + 1] for head, x in heads.items()}
+            yield one if isinstance(output, dict) else one[""]
 
 
 def inputs_of(
@@ -190,9 +232,10 @@ def classify_files(
     average: Average = "sigmoid" if problem_type == SEVERAL else "logits"
     model = optimize_for_inference(model.to(device).eval())
     failed = 0
-    for path in tqdm(paths, disable=True if len(paths) < 2 else None, unit="video"):
+    opened = read_ahead(paths, partial(_open_views, views, preprocess, model.config.in_chans == 1))
+    for path, clips in tqdm(opened, total=len(paths), disable=True if len(paths) < 2 else None, unit="video"):
         try:
-            logits = classify(model, path, views, preprocess, device, model.config.in_chans == 1, average)
+            logits = _average(model, clips(), device, average)
         except VideoError as error:
             failed = 1
             tqdm.write(f"vivit-zoo: {error}", file=sys.stderr)
@@ -202,6 +245,28 @@ def classify_files(
         best = best_classes(model, logits, top, threshold)
         tqdm.write(json.dumps({"video": path, key: best}) if as_json else class_table(path, best))
     return failed
+
+
+def read_ahead(paths: Sequence[str], read: Callable[[str], Result]) -> Iterator[tuple[str, Callable[[], Result]]]:
+    """Each path with what `read` makes of it, of which the next is read in a thread while the caller works on this one.
+
+    Yields:
+        The path, and a function that waits for the result and returns it, or raises what `read` raised.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(read, paths[0]) if paths else None
+        for number, path in enumerate(paths):
+            assert following is not None
+            current = following
+            wait([current])  # so that no more than two videos are in memory
+            following = thread.submit(read, paths[number + 1]) if number + 1 < len(paths) else None
+            yield path, current.result
+
+
+def _open_views(views: Views, preprocess: Preprocess, gray: bool, path: str) -> Iterator[tuple[Tensor, ...]]:
+    """The views of a file, whose frames are decoded when this returns."""
+    clips = views.read(path, preprocess, gray)
+    return chain([next(clips)], clips)
 
 
 def check_model(model: ViViT) -> None:
