@@ -14,6 +14,7 @@ from vivit_zoo import ViViT
 from vivit_zoo.flops import count_params
 from vivit_zoo.weights import Checkpoint, WeightsError
 from vivit_zoo.weights.card import Training, model_card
+from vivit_zoo.weights.processing import Processing
 
 
 def card_of(training=None, changes=None, **options):
@@ -37,6 +38,16 @@ def test_only_an_id_of_the_hub_is_a_base_model(source):
     data = yaml.safe_load(card_of(Training(data="clips", started_from=source)).split("---")[1])
     assert "base_model" not in data
     assert data["license"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("side", "words"),
+    [(12, "the short side resized to 12, the centre cropped"), (None, "RGB: resized whatever their shape, pixels")],
+)
+def test_a_card_has_the_preprocessing_that_came_with_the_weights(side, words):
+    model = tiny_model()
+    model.processing = Processing(short_side=side)
+    assert words in model_card(Checkpoint.of_model(model), "me/mine")
 
 
 def test_a_card_says_what_a_user_needs():
