@@ -259,3 +259,24 @@ def test_a_closed_pipe_is_no_error(command):
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+# Folders of the kernel, in which not even root can write.
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no folder that root cannot write to")
+def test_a_home_that_cannot_be_written_stops_nothing(tmp_path):
+    """The caches of matplotlib and of the hub are there by default; that of torch's compiler is in /tmp."""
+    ViViT(tiny_config(num_frames=2, image_size=8, dim=8, depth=1, num_heads=2)).save_pretrained(tmp_path / "model")
+    script = """if True:
+        import sys
+        from tests.footage import X264, write_video
+        from vivit_zoo.cli import main
+        write_video("clip.mp4", 8, **X264["b_frames"])
+        commands = [["attend", "clip.mp4", "--checkpoint", "model", "--out", "out"], ["convert", "model", "converted"]]
+        sys.exit(max(main(command) for command in commands))
+    """
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "HF_", "MPL"))}
+    environment = keep | {"PYTHONPATH": str(ROOT), "HOME": "/proc"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "clip.png").exists()
+    assert (tmp_path / "converted" / "model.safetensors").exists()

@@ -10,8 +10,8 @@ The classes are those of the data, which may come in any form that docs/data.md 
 fifth of each class (of its sorted names) is held out to test on.
 
 The model is that of --start.source: the official weights of Kinetics-400 (ViViT-B/16x2, 32 frames of 224 pixels,
-downloaded once), an image model of timm, or the model/ folder of another run. What is asked of it on top resizes its
-positions: --model.num_frames 16 --model.image_size 160 takes a quarter of the tokens.
+downloaded once), an image model of timm, or the model/ folder of another run. Its positions are
+resized to other sizes: --model.num_frames 16 --model.image_size 160 takes a quarter of the tokens.
 
 The defaults are for few clips, tens to thousands: AdamW with a layer decay, so that the lower layers move little, a
 short schedule, label smoothing and a little mixup. Such settings are usual where transformers are fine-tuned (BEiT,

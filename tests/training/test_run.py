@@ -65,7 +65,7 @@ def test_rendered_digits_from_the_command_to_named_classes(run, tmp_path, capsys
 
     out = capsys.readouterr().out
     assert re.search(r"^top-1 +\d+\.\d +80\.0$", out, re.MULTILINE)
-    assert "7 test videos, 1 views each" in out
+    assert "7 test videos, 1 view each" in out
     assert "could not be read" not in out
     result = read(tmp_path / "run")
     assert result["metrics"].keys() == {"top-1", "top-5"}

@@ -72,7 +72,7 @@ def test_a_card_says_what_a_user_needs():
     errors = Training(data="clips", metrics={"rmse": 1234.5678}, metric="rmse", in_percent=False, test_videos=3)
     text = model_card(Checkpoint.of_model(model), "me/mine", training=errors)
     assert "## Targets\n\n- 5 targets: speed, size, x, y, z\n" in text
-    assert "| rmse on 3 test videos, 1 views each |  |\n| --- | ---: |\n| rmse | 1235 |" in text
+    assert "| rmse on 3 test videos, 1 view each |  |\n| --- | ---: |\n| rmse | 1235 |" in text
     heads = card_of(changes={"num_classes": {"noun": 2, "verb": 3}})
     assert "pipeline(" not in heads
     assert "import vivit_zoo.hf" not in card_of(format="transformers")

@@ -131,7 +131,10 @@ class DataConfig:
         if self.embedded:
             for name in ("test", "held_out", "root", "video_key"):
                 if value := getattr(self, name):
-                    raise ValueError(f"{self.train} has its own test clips and no files; leave out {name} {value!r}")
+                    empty = 0 if name == "held_out" else '""'
+                    raise ValueError(
+                        f"{self.train} has its own test clips and no files; {name} is {value!r}, give {name} {empty}"
+                    )
             if self.task != "single_label":
                 raise ValueError(f"{self.train} has one class a clip; the task {self.task!r} needs videos of your own")
         if not self.embedded and self.difficulty is not None:

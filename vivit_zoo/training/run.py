@@ -285,7 +285,8 @@ def _summary(result: dict[str, Any], workers: int) -> str:
     if len(lines) > 30:
         lines[26:] = [f"... and {len(lines) - 26} more in result.json"]
     lines += result["notes"]
-    lines.append(f"{result['test_videos']} test videos, {result['views']} views each")
+    views = f"{result['views']} view{'s' * (result['views'] != 1)}"
+    lines.append(f"{result['test_videos']} test videos, {views} each")
     if result["only"]:
         lines.append(
             f"trained {result['trained_params']:,} of {result['params']:,} parameters ({result['only']}), the others "

@@ -144,7 +144,8 @@ def _training(training: Training) -> str:
         percent = training.in_percent
         numbers = {name: f"{100 * x:.1f}" if percent else f"{x:.4g}" for name, x in training.metrics.items()}
         rows = "\n".join(f"| {_cell(name)} | {number} |" for name, number in numbers.items())
-        measured = f"{training.test_videos:,} test videos, {training.views} views each"
+        views = f"{training.views} view{'s' * (training.views != 1)}"
+        measured = f"{training.test_videos:,} test videos, {views} each"
         unit = "%" if percent else ""
         lines.append(f"| {training.metric} on {measured} | {unit} |\n| --- | ---: |\n{rows}")
     if training.details:
