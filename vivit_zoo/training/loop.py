@@ -146,7 +146,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         momentum=config.momentum,
         layer_decay=config.layer_decay,
     )
-    for group in optimizer.param_groups:  # without weight decay timm takes frozen parameters, too
+    for group in optimizer.param_groups:  # older timm takes frozen ones without weight decay
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
     average = WeightAverage(model, config.ema) if config.ema else None
     objective = Objective(config, data, device, checkpoint and checkpoint.get("scale"))
