@@ -5,7 +5,8 @@
     python experiments/benchmark.py frames        # growth with the length of a clip, 8 to 128 frames
     python experiments/benchmark.py sides         # growth with the side of a frame, 128 to 384 pixels
     python experiments/benchmark.py compiled      # what torch.compile adds
-    python experiments/benchmark.py optimized     # what optimize_for_inference adds, beside torch.compile with freezing
+    python experiments/benchmark.py optimized     # what optimize_for_inference adds
+    python experiments/benchmark.py frozen        # the same beside torch.compile with freezing
     python experiments/benchmark.py gpu           # all of these on a GPU, batches of 1 to 64, in 7 minutes
     python experiments/benchmark.py page          # measures nothing: puts what was written into docs/performance.md
 
@@ -30,6 +31,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import linear_regression
+from typing import Any
 
 import torch
 
@@ -106,21 +108,23 @@ def compiled(of: CaseOf, side: int) -> Plan:
 
 
 def optimized(of: CaseOf, side: int) -> Plan:
-    """Each variant as built, with the explicit step, and compiled with and without frozen weights."""
+    """Each variant as built and with the explicit step."""
+    return _forms(of, side, {"": {}, ", optimized": {"optimize": True}})
 
-    def forms(case: Case, found: list[Candidate]) -> tuple[Case, list[Candidate]]:
-        (ours,) = found
-        name, make = ours.name, ours.make
-        return case, [
-            Candidate(name, make),
-            Candidate(f"{name}, optimized", make, optimize=True),
-            Candidate(f"{name}, compiled", make, compile=True),
-            Candidate(f"{name}, compiled, freezing", make, compile={"freezing": True}),
-        ]
 
-    return [
-        forms(*of(name, side=side, dtype=dtype, peers=False)) for dtype in ("float32", "bfloat16") for name in ENCODERS
-    ]
+def frozen(of: CaseOf, side: int) -> Plan:
+    """Each variant with the explicit step, and compiled with frozen weights, which takes minutes at the first call."""
+    return _forms(of, side, {", optimized": {"optimize": True}, ", compiled": {"compile": {"freezing": True}}})
+
+
+def _forms(of: CaseOf, side: int, forms: dict[str, dict[str, Any]]) -> Plan:
+    """A case for each variant and dtype, with the variant in each of these forms."""
+    plan = []
+    for dtype in ("float32", "bfloat16"):
+        for name in ENCODERS:
+            case, (ours,) = of(name, side=side, dtype=dtype, peers=False)
+            plan.append((case, [Candidate(ours.name + form, ours.make, **fields) for form, fields in forms.items()]))
+    return plan
 
 
 def gpu(of: CaseOf, side: int) -> Plan:
@@ -139,7 +143,7 @@ def gpu(of: CaseOf, side: int) -> Plan:
     ]
 
 
-PARTS = {part.__name__: part for part in (inference, training, frames, sides, compiled, optimized, gpu)}
+PARTS = {part.__name__: part for part in (inference, training, frames, sides, compiled, optimized, frozen, gpu)}
 
 
 def exponents(speeds: Sequence[Speed]) -> dict[str, tuple[float, float]]:
@@ -222,8 +226,8 @@ def shown(part: str) -> str:
 
 
 def page(text: str) -> str:
-    """The page with the tables of what was measured, here and by kernels.py, between its marks."""
-    for part in [*PARTS, "kernels", "aims"]:
+    """The page with the tables of what was measured, here, by kernels.py and by data_path.py, between its marks."""
+    for part in [*PARTS, "kernels", "data", "aims"]:
         start, end = f"<!-- results: docs/benchmarks/{part} -->\n", "\n<!-- end of results -->"
         if start in text and (part == "aims" or (RESULTS / part / "table.md").exists()):
             before, rest = text.split(start, 1)

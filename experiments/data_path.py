@@ -215,14 +215,14 @@ def agreement(options: argparse.Namespace) -> None:
             image_size=side,
             in_chans=channels,
             tubelet_size=(2, 8, 8),
-            dim=96,
-            depth=4,
-            num_heads=4,
+            dim=72,
+            depth=3,
+            num_heads=3,
             num_classes=len(MovingDigits.classes),
         )
     )
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, options.steps)
+    optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, options.steps, pct_start=0.1)
     for step in tqdm(range(options.steps), desc="train", mininterval=10):
         clips, labels = zip(*(train[32 * step + i] for i in range(32)), strict=True)
         loss = torch.nn.functional.cross_entropy(model(torch.stack(clips)), torch.tensor(labels))
