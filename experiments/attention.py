@@ -15,6 +15,8 @@ Seen (docs/results/attention, three seeds): 1.6 to 2.0 for all four, 1.1 to 1.2 
 The heads with the largest preference, 2.6 to 3.8, are all in the first spatial or joint layer. Two things keep the
 rollout below its maximum: residual connections spread part of it evenly, and much of it is on the edges of the digit,
 in tubelets that the digit covers only in part.
+
+It also draws the features after the last block that has a token for each place, as colours (`interpret.pca`).
 """
 
 import sys
@@ -30,7 +32,7 @@ from variants import settings as variants
 
 from vivit_zoo import plots
 from vivit_zoo.datasets import MovingDigits
-from vivit_zoo.interpret import attention_layers, head_maps, rollout
+from vivit_zoo.interpret import attention_layers, dense_features, head_maps, pca, rollout
 from vivit_zoo.model import ViViT
 from vivit_zoo.studies.study import BASE, Cell, Setting, run_from_command_line
 from vivit_zoo.system.machine import describe_machine
@@ -46,6 +48,7 @@ class Seen(NamedTuple):
     """What one cell looks at."""
 
     shares: Tensor  # rollout of the trained model (b, t, n)
+    colours: Tensor  # of its features (b, t, h, w, 3)
     trained: Tensor  # preferences (b,)
     untrained: Tensor
     control: Tensor
@@ -83,6 +86,7 @@ def look(cell: Cell, video: Tensor) -> Seen:
     ]
     return Seen(
         shares,
+        pca(dense_features(model, video)),
         preference(shares, cover),
         preference(rollout(untrained, video), cover),
         preference(shares, cover.roll(1, 0)),
@@ -91,7 +95,7 @@ def look(cell: Cell, video: Tensor) -> Seen:
 
 
 def draw(cells: Sequence[Cell], out: Path) -> None:
-    """Write preference.md and sheet.png, all variants on one clip, and print the table."""
+    """Write preference.md, and sheet.png and features.png, all variants on one clip; print the table."""
     video = torch.stack([clip for clip, _ in MovingDigits("test", CLIPS).__getitems__(list(range(CLIPS)))])
     seen: dict[str, list[Seen]] = {}
     for cell in cells:
@@ -116,6 +120,8 @@ def draw(cells: Sequence[Cell], out: Path) -> None:
     frames = rearrange((video[SHOWN, :, ::pt] + 1) * 127.5, "c t h w -> t h w c").round().byte().numpy()
     rows = {name: rearrange(seeds[0].shares[SHOWN], "t (h w) -> t h w", h=h) for name, seeds in seen.items()}
     plots.attention_sheet(frames, rows, out / "sheet.png")
+    colours = {f"{name}: features, PCA": seeds[0].colours[SHOWN] for name, seeds in seen.items()}
+    plots.attention_sheet(frames, colours, out / "features.png")
 
 
 def _interval(preferences: list[Tensor]) -> str:

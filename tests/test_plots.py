@@ -78,6 +78,16 @@ def test_attention_is_drawn_from_its_least_to_its_greatest_share(drawn, tmp_path
     assert (head[:, :12] == rollout[0, 0]).all()
 
 
+def test_colours_are_drawn_as_they_are(drawn, tmp_path):
+    frames = np.zeros((2, 4, 6, 3), np.uint8)
+    colours = torch.zeros(2, 2, 3, 3)
+    colours[1, 0, 2] = torch.tensor([1.0, 0.5, 0.0])
+    plots.attention_sheet(frames, {"features": colours}, tmp_path / "a.png")
+    _, row = (ax.images[0].get_array() for ax in drawn[0].axes)
+    assert (row[:2, 11:13] == [255, 128, 0]).all()  # the second frame begins after a line
+    assert not row[2:, :6].any()
+
+
 def test_a_film_of_attention_shows_the_frames_beside(tmp_path):
     frames = np.zeros((5, 8, 12, 3), np.uint8)
     frames[:, :, :, 0] = 255

@@ -132,6 +132,9 @@ def _add_attend(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--layer", help="show each head of this layer too: its number, from 0, -1 for the last, or its name"
     )
+    command.add_argument(
+        "--features", type=int, metavar="BLOCK", help="show the features after this block as colours, too (their PCA)"
+    )
     command.add_argument("--out", type=_folder, default=Path("runs/attend"), help="folder for pictures (runs/attend)")
     _add_video_options(command)
 

@@ -94,15 +94,33 @@ def classify(options: argparse.Namespace) -> int:
 
 def attend(options: argparse.Namespace) -> int:
     """Draw what a model attends to in a video, and print its most likely classes."""
+    from vivit_zoo.interpret.colours import dense_features
     from vivit_zoo.interpret.overlay import attend_file, choose_layer
     from vivit_zoo.weights.load import read_config
 
     _check_videos([options.video])
-    if options.layer is not None and (config := read_config(options.checkpoint)) is not None:
+    # Layer and block are checked before the weights are read.
+    if {options.layer, options.features} != {None} and (config := read_config(options.checkpoint)) is not None:
         with torch.device("meta"):
-            choose_layer(ViViT(config), options.layer)  # before the weights are read
+            model = ViViT(config).eval()
+            if options.layer is not None:
+                choose_layer(model, options.layer)
+            if options.features is not None:
+                dense_features(model, torch.empty(1, *config.input_shape), options.features)
     model, views, preprocess, device = _open_model(options, clips=1, crops=1)
-    print(attend_file(model, options.video, views, preprocess, options.out, device, options.layer, options.top))
+    print(
+        attend_file(
+            model,
+            options.video,
+            views,
+            preprocess,
+            options.out,
+            device,
+            options.layer,
+            options.top,
+            options.features,
+        )
+    )
     return 0
 
 

@@ -143,7 +143,8 @@ def attention_sheet(frames: np.ndarray, rows: Mapping[str, Tensor], file: Path, 
 
     Args:
         frames: one of each temporal place, (t, H, W, c) uint8, gray or RGB.
-        rows: what it is -> shares of the places, (t, h, w), of which 1 / (t·h·w) is an even share.
+        rows: what it is -> shares of the places, (t, h, w), of which 1 / (t·h·w) is an even share; or their colours,
+            (t, h, w, 3) in [0, 1], which are shown alone.
         file: PNG to write.
         note: below the picture.
         most: columns; of more temporal places so many are shown, evenly spread.
@@ -151,6 +152,10 @@ def attention_sheet(frames: np.ndarray, rows: Mapping[str, Tensor], file: Path, 
     shown = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
     pictures = {"frames": frames[shown].repeat(3 // frames.shape[-1], axis=-1)}
     for name, shares in rows.items():
+        if shares.ndim == 4:
+            colours = F.interpolate(shares[shown].movedim(-1, 1).float(), size=frames.shape[1:3]).movedim(1, -1)
+            pictures[name] = (255 * colours.numpy()).round().astype(np.uint8)
+            continue
         even = shares.numel() * shares
         label = f"{name}: {even.min().item():.2g} to {even.max().item():.2g} times an even share"
         pictures[label] = _heated(frames[shown], _stretched(shares)[shown])

@@ -11,6 +11,7 @@ from vivit_zoo import ViViT, plots
 from vivit_zoo.cli import main
 from vivit_zoo.inference import FusedMlp
 from vivit_zoo.interpret.attention_rollout import rollout
+from vivit_zoo.interpret.colours import dense_features, pca
 from vivit_zoo.interpret.maps import head_maps
 from vivit_zoo.interpret.overlay import _film, _tubelets, choose_layer
 
@@ -45,7 +46,7 @@ def drawn(monkeypatch):
 def test_the_pictures_show_what_the_functions_say(video, load, drawn, tmp_path, capsys):
     model = load(variant="factorised_dot_product").train()
     arguments = ["attend", video, "--checkpoint", "m", "--top", "2", "--stride", "3"]
-    assert main([*arguments, "--layer", "-1", "--out", str(tmp_path / "new" / "out")]) == 0
+    assert main([*arguments, "--layer", "-1", "--features", "0", "--out", str(tmp_path / "new" / "out")]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
     png, gif = (tmp_path / "new" / "out" / f"sixty.{suffix}" for suffix in ("png", "gif"))
@@ -59,15 +60,19 @@ def test_the_pictures_show_what_the_functions_say(video, load, drawn, tmp_path, 
     frames, rows, file = drawn["sheet"]
     assert file == png
     assert frames.shape == (3, 8, 12, 3)  # one a tubelet
-    assert list(rows) == ["rollout", *(f"encoder.blocks.1.attn, head {head}" for head in range(4))]
+    heads = [f"encoder.blocks.1.attn, head {head}" for head in range(4)]
+    assert list(rows) == ["rollout", *heads, "features after block 0, PCA"]
     film, shares, _, fps = drawn["film"]
     assert film.shape == (16, 8, 12, 3)  # five steps of three, and the last
     assert np.array_equal(film[::6], frames)
     assert [rows["rollout"].tolist().index(one.tolist()) for one in shares] == [0] * 6 + [1] * 6 + [2] * 4
     clip = torch.from_numpy(film[::3]).permute(3, 0, 1, 2)[None] / 127.5 - 1
     torch.testing.assert_close(rows["rollout"].flatten(1), rollout(model, clip)[0])
-    heads = torch.stack(list(rows.values())[1:]).flatten(2)
+    heads = torch.stack([one for name, one in rows.items() if "head" in name]).flatten(2)
     torch.testing.assert_close(heads, head_maps(model, clip, "encoder.blocks.1.attn")[0])
+    with torch.no_grad():
+        (tokens,) = model.forward_intermediates(clip, [0], norm=True, intermediates_only=True)
+    torch.testing.assert_close(rows["features after block 0, PCA"], pca(tokens)[0])
     with Image.open(gif) as animation:
         assert animation.n_frames == 16
         assert animation.size == (24, 8)  # beside each other
@@ -84,6 +89,16 @@ def test_models_of_all_kinds(video, load, tmp_path, capsys, changes):
     assert main(["attend", video, "--checkpoint", "m", "--out", str(tmp_path)]) == 0
     assert ("verb" in capsys.readouterr().out) == ("num_classes" in changes)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["sixty.gif", "sixty.png"]
+
+
+def test_the_last_features_with_places(load):
+    video = torch.rand(1, 3, 6, 8, 12) * 2 - 1
+    model = load(variant="factorised_encoder", depth=2, temporal_depth=2)
+    dense = dense_features(model, video)
+    assert dense.shape == (1, 3, 2, 3, 24)
+    assert torch.equal(dense, dense_features(model, video, 1))
+    with pytest.raises(ValueError, match="block -1 sees a frame as one token; choose a block of the spatial encoder"):
+        dense_features(model, video, -1)
 
 
 def test_short_videos_are_filled_up(load, drawn, tmp_path):
@@ -121,6 +136,7 @@ def test_layers_by_name_and_number():
     [
         (["--layer", "2"], "there is no layer '2'; the model has 2, 0 to 1: encoder.blocks.0.attn, "),
         (["--layer", "head"], "there is no layer 'head'"),
+        (["--features", "2"], "block 2 is not in -2 to 1"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--stride", "30", "--policy", "error"], "60 frames are too few"),
     ],

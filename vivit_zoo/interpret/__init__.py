@@ -9,7 +9,7 @@ from vivit_zoo.system.lazy import import_on_use
 
 if TYPE_CHECKING:
     from vivit_zoo.interpret.attention_rollout import rollout
-    from vivit_zoo.interpret.colours import pca
+    from vivit_zoo.interpret.colours import dense_features, pca
     from vivit_zoo.interpret.grid import tokens_to_grid
     from vivit_zoo.interpret.maps import Maps, attention_maps, head_maps
     from vivit_zoo.interpret.overlay import attend_file
@@ -20,6 +20,7 @@ __all__ = [
     "attend_file",
     "attention_layers",
     "attention_maps",
+    "dense_features",
     "head_maps",
     "pca",
     "rollout",
@@ -29,7 +30,7 @@ __all__ = [
 __getattr__ = import_on_use(
     __name__,
     {
-        "colours": ["pca"],
+        "colours": ["dense_features", "pca"],
         "grid": ["tokens_to_grid"],
         "maps": ["Maps", "attention_maps", "head_maps"],
         "overlay": ["attend_file"],

@@ -1,11 +1,35 @@
-"""Colours of dense features: their main directions over all frames as red, green and blue."""
+"""Dense features of a block, and their colours: the main directions over all frames as red, green and blue."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["pca"]
+from vivit_zoo.model import ViViT
+
+__all__ = ["dense_features", "pca"]
+
+
+@torch.no_grad()
+def dense_features(model: ViViT, video: Tensor, block: int | None = None) -> Tensor:
+    """The tokens after a block, with the last norm: (b, c, T, H, W) -> (b, t, h, w, d).
+
+    Args:
+        model: in evaluation mode.
+        video: as for the model.
+        block: its number as in `ViViT.forward_intermediates`; None for the last one with a token for each place. In the
+            factorised encoder that is the last spatial block, since its temporal blocks see a frame as one token.
+
+    Raises:
+        ValueError: if there is no such block, or it has one token a frame.
+    """
+    blocks = model.forward_intermediates(video, None if block is None else [block], norm=True, intermediates_only=True)
+    dense = [tokens for tokens in blocks if tokens.shape[1:4] == model.config.grid]
+    if not dense:
+        raise ValueError(
+            f"block {block} sees a frame as one token; choose a block of the spatial encoder, counted from 0"
+        )
+    return dense[-1]
 
 
 def pca(features: Tensor | Sequence[Tensor], outliers: float = 0.01) -> Tensor:

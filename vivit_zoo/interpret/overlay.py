@@ -11,6 +11,7 @@ from vivit_zoo import plots
 from vivit_zoo.evaluation.classify import best_classes, check_model, class_table
 from vivit_zoo.inference import optimize_for_inference
 from vivit_zoo.interpret.attention_rollout import rollout
+from vivit_zoo.interpret.colours import dense_features, pca
 from vivit_zoo.interpret.maps import head_maps
 from vivit_zoo.interpret.recording import attention_layers
 from vivit_zoo.model import ViViT
@@ -31,11 +32,13 @@ def attend_file(
     device: torch.device | str = "cpu",
     layer: str | None = None,
     top: int = 5,
+    features: int | None = None,
 ) -> str:
     """Draw the attention of a model on a video; return the most likely classes and the files as text.
 
-    `out`/{name of the video}.png shows a frame of each tubelet, with rows for attention rollout and for each head of
-    the layer. The .gif of the same name shows rollout on every frame between the first and the last of the clip.
+    `out`/{name of the video}.png shows a frame of each tubelet, with rows for attention rollout, for each head of
+    the layer, and for the features as colours. The .gif of the same name shows rollout on every frame between the first
+    and the last of the clip.
 
     Args:
         model: the model; it is moved to the device and optimised for inference, in place.
@@ -46,11 +49,12 @@ def attend_file(
         device: device to compute on.
         layer: a layer as for `choose_layer`; None for rollout only.
         top: number of classes to print.
+        features: number of the block after which the features are shown, see `dense_features`; None for none.
 
     Raises:
         VideoError: if the file cannot be read, or is too short under the policy "error".
-        ValueError: if the model has no such layer, no head, or an unsupported number of channels; or if there are
-            several views or the policy "mask".
+        ValueError: if the model has no such layer or block, no head, or an unsupported number of channels; or if there
+            are several views or the policy "mask".
         OSError: if the pictures cannot be written.
     """
     check_model(model)
@@ -80,6 +84,8 @@ def attend_file(
     if name is not None:
         heads = rearrange(head_maps(model, batch, name)[0], "head t (h w) -> head t h w", h=h).cpu()
         rows |= {f"{name}, head {number}": one for number, one in enumerate(heads)}
+    if features is not None:
+        rows[f"features after block {features}, PCA"] = pca(dense_features(model, batch, features))[0].cpu()
 
     shown, place = _tubelets(model)
     sheet, animation = (out / f"{Path(path).stem}{suffix}" for suffix in (".png", ".gif"))
