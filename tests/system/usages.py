@@ -131,6 +131,8 @@ def start(arguments: str, folder: Path) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "vivit_zoo", *arguments.split()]
     pipe = subprocess.PIPE
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a shell's background job, whose processes inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=pipe, text=True, encoding="utf-8"
     )
