@@ -159,7 +159,7 @@ def _add_features(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="in the files (float32)")
     command.add_argument("--window", type=_positive, help="frames of a window (those of the model)")
     command.add_argument("--hop", type=_positive, help="distance of two windows, in sampled frames (a window)")
-    _add_sampling(command)
+    _add_sampling(command, "mask")
     command.add_argument("--fps", type=_positive_rate, help="sampled frames a second, instead of --stride")
     command.add_argument("--batch", type=_positive, default=8, help="windows in a batch (8)")
     command.add_argument("--json", action="store_true", help="print the report as one JSON object")

@@ -81,11 +81,14 @@ class ViViT(nn.Module):
         if mask is None or is_full(mask, video):
             return self.encoder(self.tubelet_embed(self.sample_frames(video)))
         # A tubelet or sample that holds both kinds of frames is there; in it, absent frames repeat the one before them.
-        video = hold_frames(video, mask)
+        x = self.tubelet_embed(self.sample_frames(hold_frames(video, mask)))
+        return self.encoder(x, mask=self.token_mask(mask))
+
+    def token_mask(self, mask: Tensor) -> Tensor:
+        """Which temporal places of the tokens hold a frame that is there: (b, T) bool -> (b, t) bool."""
         mask = rearrange(self.sample_frames(rearrange(mask, "b t -> b 1 t 1 1")), "b 1 t 1 1 -> b t")
         mask = mask | ~mask.any(dim=1, keepdim=True)  # only absent frames were sampled: all repeat one that is there
-        mask = tubelet_mask(mask, self.config.tubelet_size[0])
-        return self.encoder(self.tubelet_embed(self.sample_frames(video)), mask=mask)
+        return tubelet_mask(mask, self.config.tubelet_size[0])
 
     def forward_intermediates(
         self,

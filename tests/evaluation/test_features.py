@@ -21,6 +21,7 @@ from vivit_zoo.datasets.catalogue import Catalogue, Entry
 from vivit_zoo.datasets.sources import ArrayReader
 from vivit_zoo.evaluation.feature_files import FeatureWriter, list_features, read_features
 from vivit_zoo.evaluation.features import Extraction, compute_features, extract_features, read_sources, windows_of
+from vivit_zoo.evaluation.probe import load_features
 from vivit_zoo.video.clips import Views, Windows
 from vivit_zoo.video.preprocess import Preprocess
 from vivit_zoo.video.reader import VideoError, VideoReader, read_video
@@ -318,7 +319,7 @@ def test_files_and_data_sets_together(tmp_path):
 def test_windows_of_several_videos_share_a_batch(tmp_path, monkeypatch):
     gray = randomise(ViViT(tiny_config(in_chans=1, num_frames=16))).eval()
     sizes, compute = [], gray.forward_features
-    monkeypatch.setattr(gray, "forward_features", lambda video: sizes.append(len(video)) or compute(video))
+    monkeypatch.setattr(gray, "forward_features", lambda video, mask: sizes.append(len(video)) or compute(video))
     extract_features(gray, MovingDigits("train", 7).videos(), tmp_path, Extraction(layers=()), batch_size=3)
     assert sizes == [3, 3, 1]
     assert set(read_features(list_features(tmp_path)[0]).tensors) == {"features", "frames", "times"}
@@ -367,6 +368,35 @@ def test_images_have_no_times(tmp_path):
     assert found.tensors["frames"].tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 7, 7, 7, 7]]
 
 
+@pytest.mark.parametrize("variant", ["joint", "factorised_self_attention"])
+def test_features_of_the_last_window_are_those_of_its_frames(variant, tmp_path):
+    """Under the policy "mask"; of 16 frames the third window of 6 has four, which fill two of its three tubelets."""
+    model = randomise(ViViT(tiny_config(in_chans=1, variant=variant, image_size=32))).eval()
+    what = Extraction(layers=(0, 1), outputs=("pooled", "frames", "dense"))
+    sampler = Windows(frames=6, stride=1, policy="mask")
+    preprocess = windows_of(model)[1]
+    videos = MovingDigits("train", 1).videos()
+    (file,) = extract_features(model, videos, tmp_path, what, sampler=sampler, preprocess=preprocess).files
+    tensors = read_features(file).tensors
+    assert tensors["mask"].tolist() == [[True] * 6, [True] * 6, [True] * 4 + [False] * 2]
+    with videos.entries[0].video.open(gray=True) as video:
+        frames = video.read(tensors["frames"][2].numpy(), change=preprocess.resize)
+    clip = preprocess(frames)[None]
+    clip[:, :, 4:] = torch.nan
+    with torch.no_grad():
+        features, tokens = model.forward_intermediates(clip, [0, 1], norm=True, mask=tensors["mask"][2:])
+    torch.testing.assert_close(tensors["features"][2], features[0], rtol=1e-4, atol=1e-5)
+    for layer, dense in enumerate(tokens):
+        there = dense[0, :2]
+        torch.testing.assert_close(tensors[f"layer.{layer}.dense"][2, :2], there, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(tensors[f"layer.{layer}.pooled"][2], there.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+        assert not tensors[f"layer.{layer}.dense"][2, 2].any()
+        assert not tensors[f"layer.{layer}.frames"][2, 2].any()
+    assert load_features([file], "layer.1.pooled").tokens.shape == (1, 3, 1, 24)
+    with pytest.raises(ValueError, match="probes cannot leave out frames that are not there"):
+        load_features([file], "layer.1.frames")
+
+
 def test_what_cannot_be_extracted(model, tmp_path):
     videos = MovingDigits("train", 1).videos()
     with pytest.raises(ValueError, match="the model is in training mode"):
@@ -377,9 +407,6 @@ def test_what_cannot_be_extracted(model, tmp_path):
         extract_features(ViViT(tiny_config(in_chans=1)).eval(), videos, tmp_path, Extraction(layers=(2,)))
     with pytest.raises(ValueError, match="the views have 3 crops"):
         extract_features(ViViT(tiny_config(in_chans=1)).eval(), videos, tmp_path, sampler=Views(crops=3))
-    masked = Windows(frames=6, policy="mask")
-    with pytest.raises(ValueError, match="features have no mask"):
-        extract_features(ViViT(tiny_config(in_chans=1)).eval(), videos, tmp_path, sampler=masked)
     with pytest.raises(ValueError, match="output 'mean' is unknown"):
         Extraction(outputs=("mean",))
     with pytest.raises(ValueError, match="dtype 'int8' is unknown"):

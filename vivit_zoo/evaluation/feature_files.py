@@ -13,7 +13,8 @@ from torch import Tensor
 
 __all__ = ["FeatureWriter", "VideoFeatures", "list_features", "read_features", "read_metadata"]
 
-DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64", "int64": "I64"}  # numpy's name -> that of the format
+# numpy's name -> that of the format
+DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64", "int64": "I64", "bool": "BOOL"}
 
 
 @dataclass(frozen=True)

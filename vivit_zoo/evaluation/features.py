@@ -21,7 +21,8 @@ from vivit_zoo.evaluation.classify import inputs_of
 from vivit_zoo.evaluation.feature_files import FeatureWriter, read_metadata
 from vivit_zoo.model import ViViT
 from vivit_zoo.system.signals import StopSignals
-from vivit_zoo.video.clips import Policy, Views, Windows
+from vivit_zoo.tokens import average
+from vivit_zoo.video.clips import Policy, Sample, Views, Windows
 from vivit_zoo.video.preprocess import Preprocess, Style
 from vivit_zoo.video.reader import VideoError
 
@@ -43,8 +44,8 @@ OUTPUTS = ("pooled", "frames", "dense")
 class Sampler(Protocol):
     """Chooses frames of a video, such as `Windows` and `Views`; a dataclass."""
 
-    def indices(self, video: Any) -> np.ndarray:
-        """Frame numbers (windows, frames)."""
+    def sample(self, video: Any) -> Sample:
+        """Frame numbers (windows, frames), and under the policy "mask" which of them the video has."""
         ...
 
 
@@ -148,21 +149,28 @@ def windows_of(
 
 
 @torch.no_grad()
-def compute_features(model: ViViT, video: Tensor, what: Extraction) -> dict[str, Tensor]:
+def compute_features(model: ViViT, video: Tensor, what: Extraction, mask: Tensor | None = None) -> dict[str, Tensor]:
     """Compute the features of a batch of clips: (b, c, t, h, w) -> name -> (b, ...).
 
     "features" is the model's pooled output (b, d). "layer.{n}.pooled" is (b, d), "layer.{n}.frames" (b, t, d) and
-    "layer.{n}.dense" (b, t, h, w, d) of block n, counted from 0.
+    "layer.{n}.dense" (b, t, h, w, d) of block n, counted from 0. With a mask (b, T) of the frames that are there, the
+    tokens of the others are left out of the means, and zero in the rest.
 
     Raises:
         ValueError: on layers that the model does not have.
     """
     if not what.layers:
-        return {"features": model.forward_features(video)}
-    features, tokens = model.forward_intermediates(video, what.layers, norm=what.norm)
+        return {"features": model.forward_features(video, mask)}
+    features, tokens = model.forward_intermediates(video, what.layers, norm=what.norm, mask=mask)
     found = {"features": features}
+    there = None if mask is None else model.token_mask(mask)
+    forms = {
+        "pooled": lambda x: average(x.mean((2, 3)), there),
+        "frames": lambda x: x.mean((2, 3)),
+        "dense": lambda x: x,
+    }
     for number, x in zip(layer_numbers(model, what.layers), tokens, strict=True):
-        forms = {"pooled": lambda x: x.mean((1, 2, 3)), "frames": lambda x: x.mean((2, 3)), "dense": lambda x: x}
+        x = x if there is None else x.masked_fill(~there[:, :, None, None, None], 0.0)
         found |= {f"layer.{number}.{name}": forms[name](x) for name in what.outputs}
     return found
 
@@ -226,9 +234,10 @@ def extract_features(
     report = FeatureReport(skipped=len(files) - len(jobs))
     reading = {"gray": model.config.in_chans == 1, "backend": backend}
 
-    def finish(batch: list[tuple[_Job, int, Tensor]]) -> None:
-        clips = torch.stack([clip for _, _, clip in batch]).to(device)
-        found = {key: x.cpu().to(getattr(torch, what.dtype)) for key, x in compute_features(model, clips, what).items()}
+    def finish(batch: list[tuple[_Job, int, tuple[Tensor, ...]]]) -> None:
+        clips, *mask = (torch.stack(parts).to(device) for parts in zip(*(clip for _, _, clip in batch), strict=True))
+        found = compute_features(model, clips, what, *mask)
+        found = {key: x.cpu().to(getattr(torch, what.dtype)) for key, x in found.items()}
         for row, (job, number, _) in enumerate(batch):
             if not job.failed:
                 job.put(number, {key: x[row].numpy() for key, x in found.items()})
@@ -238,7 +247,7 @@ def extract_features(
             tqdm.write(f"stopped: {done}; run the same command again to resume", file=sys.stderr)
             signals.leave(signals.received)
 
-    batch: list[tuple[_Job, int, Tensor]] = []
+    batch: list[tuple[_Job, int, tuple[Tensor, ...]]] = []
     with StopSignals() as signals:
         try:
             for job in progress(jobs):
@@ -275,20 +284,27 @@ class _Job:
     writer: FeatureWriter | None = None
     known: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def windows(self, sampler: Sampler, preprocess: Preprocess, reading: Mapping[str, Any]) -> Iterator[Tensor]:
-        """Each window (c, t, h, w). Frames are decoded once, and kept as long as the window needs them."""
+    def windows(
+        self, sampler: Sampler, preprocess: Preprocess, reading: Mapping[str, Any]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Each window ((c, t, h, w),), or with its mask (t,) second.
+
+        Frames are decoded once, and kept as long as the window needs them.
+        """
         with self.place.open(**reading) as video:
-            numbers = sampler.indices(video)
+            numbers, mask = sampler.sample(video)
             self.total = len(numbers)
             self.known = {"frames": numbers, "times": _times(video)[numbers]}
+            self.known |= {} if mask is None else {"mask": mask}
             kept: dict[int, np.ndarray] = {}
-            for window in numbers.tolist():
+            for index, window in enumerate(numbers.tolist()):
                 kept = {number: frame for number, frame in kept.items() if number in set(window)}
                 if new := sorted(set(window) - kept.keys()):
                     kept |= zip(new, video.read(new, change=preprocess.resize), strict=True)
                 if len(sizes := {frame.shape for frame in kept.values()}) > 1:
                     raise VideoError(f"{self.place.name}: the frames change size (h, w, c): {sorted(sizes)}")
-                yield preprocess([kept[number] for number in window], layout="t h w c")
+                clip = preprocess([kept[number] for number in window], layout="t h w c")
+                yield (clip,) if mask is None else (clip, torch.from_numpy(mask[index]))
 
     def put(self, number: int, found: Mapping[str, np.ndarray]) -> None:
         """Write the features of one window; those of the last one complete the file."""
@@ -328,8 +344,6 @@ def _check_model(model: ViViT, what: Extraction, sampler: Sampler) -> None:
         raise ValueError(f"the model takes {model.config.in_chans} channels; videos have 3, or 1 for gray models")
     if getattr(sampler, "crops", 1) != 1:
         raise ValueError(f"the views have {getattr(sampler, 'crops', 1)} crops; features are of one crop, the centre")
-    if getattr(sampler, "policy", None) == "mask":
-        raise ValueError("features have no mask of their frames; use the policy 'repeat_last', 'wrap' or 'error'")
     count = _count_blocks(model)
     for layer in what.layers:
         if not -count <= layer < count:

@@ -177,11 +177,14 @@ def load_features(files: Sequence[str | Path], name: str, head: str = "") -> Fro
         head: whose labels, where videos have several.
 
     Raises:
-        ValueError: if the videos differ in their number of windows, or have no class number as label.
+        ValueError: if the videos differ in their number of windows, have no class number as label, or have features of
+            frames that are not there, from the policy "mask".
     """
     tokens, labels = [], []
     for file in files:
         found = read_features(file, [name])
+        if found.settings.get("sampler.policy") == "mask" and name.rpartition(".")[2] in ("frames", "dense"):
+            raise ValueError(f"{found.video}: probes cannot leave out frames that are not there; use pooled features")
         label = found.label.get(head) if isinstance(found.label, dict) else found.label
         if not isinstance(label, int) or (head and not isinstance(found.label, dict)):
             heads = ", ".join(found.label) if isinstance(found.label, dict) else ""
