@@ -219,7 +219,9 @@ def shown(part: str) -> str:
     if part == "aims":
         return aims()
     if not (RESULTS / part / "speeds.json").exists():
-        return (RESULTS / part / "table.md").read_text(encoding="utf-8").strip()
+        table = RESULTS / part / "table.md"
+        more = sorted({*table.parent.glob("*.md")} - {table})
+        return "\n\n".join(file.read_text(encoding="utf-8").strip() for file in (table, *more))
     speeds, about = read(RESULTS / part / "speeds.json")
     text = report(speeds, about)
     return f"{growth(speeds)}\n\n{text}" if part in ("frames", "sides") else text
