@@ -181,8 +181,10 @@ def speed(options: argparse.Namespace) -> None:
     )
     print(about)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "table.md").write_text("\n\n".join([*tables, about]) + "\n")
-    (options.out / "data.json").write_text(json.dumps({"about": about, "files": results}, indent=1) + "\n")
+    (options.out / "table.md").write_text("\n\n".join([*tables, about]) + "\n", encoding="utf-8")
+    (options.out / "data.json").write_text(
+        json.dumps({"about": about, "files": results}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def difference(path: Path, clips: int = 5) -> tuple[float, int]:
@@ -257,7 +259,9 @@ def agreement(options: argparse.Namespace) -> None:
     )
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "agreement.md").write_text(f"{text}\n\n`data_path.py agreement --steps {options.steps}`\n")
+    (options.out / "agreement.md").write_text(
+        f"{text}\n\n`data_path.py agreement --steps {options.steps}`\n", encoding="utf-8"
+    )
 
 
 def classify(options: argparse.Namespace) -> None:
@@ -311,7 +315,7 @@ def classify(options: argparse.Namespace) -> None:
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
     about = f"`data_path.py classify --size {options.size}`, {describe_machine(torch.device('cpu'))}"
-    (options.out / "classify.md").write_text(f"{text}\n\n{about}\n")
+    (options.out / "classify.md").write_text(f"{text}\n\n{about}\n", encoding="utf-8")
 
 
 def timed(step: Any) -> Seconds:
