@@ -1,16 +1,19 @@
 """Does it matter whether Model 3 attends over space or over time first?
 
-    python experiments/block_order.py --seeds 3
+    python experiments/block_order.py --seeds auto --max-seeds 10
 
 Paper, section 3.3: the order makes no difference.
 
-Seen: here the order changes the speed of learning. After these few steps, the model with space first has learned the
-order of the motions under most seeds, the model with time first under none.
+Both orders can learn MovingDigits, so that the question is how soon: the measure is the clips until 90 %. Two orders
+count as equal if the ratio is below 1.25.
+
+Seen: here the order decides how soon the model learns. With time first it takes 2.5 times as many clips (1.1 to 5.7).
 """
 
 import sys
 
-from vivit_zoo.studies.study import BASE, Setting, run_from_command_line
+from vivit_zoo.studies.measures import ClipsToReach
+from vivit_zoo.studies.study import UNTIL_LEARNED, Setting, run_from_command_line
 from vivit_zoo.training.config import TrainConfig
 
 
@@ -24,4 +27,4 @@ def settings(base: TrainConfig) -> list[Setting]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_from_command_line(__doc__, BASE, settings, out="runs/block_order"))
+    sys.exit(run_from_command_line(__doc__, UNTIL_LEARNED, settings, out="runs/block_order", measure=ClipsToReach()))

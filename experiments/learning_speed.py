@@ -1,7 +1,7 @@
 """Which variant learns the order of two motions from the fewest clips?
 
-    python experiments/learning_speed.py                  # one seed
-    python experiments/learning_speed.py --seeds auto     # until each difference from Model 1 is decided
+    python experiments/learning_speed.py                                # one seed
+    python experiments/learning_speed.py --seeds auto --max-seeds 20    # until each difference from Model 1 is decided
 
 After enough steps all four variants know every order on MovingDigits (variants.py), so that the question is how soon. A
 run stops when it knows 90 % of new clips. The schedule of the learning rate is that of 600 steps for all.

@@ -119,7 +119,9 @@ def test_study_can_be_planned(experiment, monkeypatch, tmp_path, name):
     monkeypatch.setattr(experiment("motions"), "pretrained", lambda shape: "runs/motions-0")
     monkeypatch.delitem(sys.modules, name, raising=False)  # else it would have the real one
     module = experiment(name)
-    last = re.search(r"run_from_command_line\(__doc__, (\w+), settings, out=\"(.*?)\"[,)]", inspect.getsource(module))
+    last = re.search(
+        r"run_from_command_line\(\s*__doc__, (\w+), settings, out=\"(.*?)\"[,)]", inspect.getsource(module)
+    )
     assert last[2] == f"runs/{name}"
     assert module.__doc__.splitlines()[0].endswith("?")
     assert f"python experiments/{name}.py" in module.__doc__

@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_findings_name_rows_that_are_there(table):
 
 def studies_of(table, one, other):
     """A study with a finding by head, seed by seed; both rows have a run that another study has, too."""
-    finding = next(finding for finding in table.FINDINGS if finding.study == "image_start" and finding.head)
+    finding = next(finding for finding in table.FINDINGS if finding.head)
     fields = {"machine": "a machine", "core_seconds": 1800.0}
     rows = [
         row(name, dict.fromkeys(shares, 0.5), head_accuracy={"number": 0.5, "order": 0.5}, **fields)
@@ -141,8 +142,8 @@ def test_the_page_says_what_is_missing_and_counts_shared_runs_once(table):
     text = table.page(studies)
     (line,) = [line for line in text.splitlines() if finding.claim in line]
     assert "| no results" in line
-    assert "\n3 runs, 1.5 hours of one core in all, on a machine.\n" in text
-    assert f"python experiments/{finding.study}.py --seeds 3 --cells" in text
+    assert "\n3 runs, 1.5 hours of one core in all, on a machine. With one seed, " in text
+    assert f"{finding.study} takes longest: 30 minutes of one core.\n" in text
     assert "clips/s" not in text
 
 
@@ -153,6 +154,41 @@ def test_without_results_there_is_no_page(table, tmp_path, monkeypatch, capsys):
         table.main()
     assert "no study has a results.json" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_all_studies_run_with_the_seeds_of_their_docstrings_and_share_cells(table, monkeypatch, tmp_path):
+    """The first that fails ends it; the same command then resumes."""
+    calls: list = []
+
+    def run(command):
+        calls.append([Path(command[1]).stem, *command[2:]])
+        return SimpleNamespace(returncode=1 if len(calls) == 3 else 0)
+
+    monkeypatch.setattr(table.subprocess, "run", run)
+    monkeypatch.setattr("sys.argv", ["table.py", "--run", "--runs", str(tmp_path)])
+    assert table.main() == 1
+    assert len(calls) == 3
+    calls = [[]] * 3
+    assert table.run_all(tmp_path) == 0
+    assert [name for name, *_ in calls[3:]] == table.STUDIES
+    assert ["positions", *in_common(tmp_path, "positions"), "--seeds", "5"] in calls
+    assert ["variants", *in_common(tmp_path, "variants"), "--seeds", "3"] in calls
+
+
+def in_common(runs, study):
+    return ["--out", str(runs / study), "--cells", str(runs / "cells")]
+
+
+def test_results_are_of_the_seeds_that_the_docstring_says(table):
+    for study, (rows, design) in table.read_studies().items():
+        arguments = table.command(study)
+        seeds = arguments[arguments.index("--seeds") + 1]
+        most = max(len(one.results) for one in rows)
+        assert design.sequential == (seeds == "auto"), study
+        if design.sequential:
+            assert most <= int(arguments[arguments.index("--max-seeds") + 1]), study
+        else:
+            assert most == int(seeds), study
 
 
 def test_new_results_are_collected_and_drawn(table, tmp_path, monkeypatch):

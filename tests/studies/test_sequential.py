@@ -9,6 +9,7 @@ import pytest
 
 from tests.studies.test_study import SMALL
 from vivit_zoo.studies.comparisons import Design
+from vivit_zoo.studies.measures import Accuracy, ClipsToReach
 from vivit_zoo.studies.statistics import ALPHA
 from vivit_zoo.studies.study import (
     Setting,
@@ -18,9 +19,12 @@ from vivit_zoo.studies.study import (
 )
 
 
-def sequential(tmp_path, accuracies, max_seeds=30, fail=()):
+def sequential(tmp_path, accuracies, max_seeds=30, fail=(), measure=None, ceilings=None):
     """Run `add_seeds` on cells that are not trained: the accuracy of a setting by seed; returns the seeds of each."""
-    settings = [Setting(name, dataclasses.replace(SMALL, lr=0.1 / (i + 1))) for i, name in enumerate(accuracies)]
+    settings = [
+        Setting(name, dataclasses.replace(SMALL, lr=0.1 / (i + 1)), (ceilings or {}).get(name))
+        for i, name in enumerate(accuracies)
+    ]
     rounds = []
 
     def run(cells):
@@ -31,10 +35,10 @@ def sequential(tmp_path, accuracies, max_seeds=30, fail=()):
                 cell.error_file.write_text("broken")
             else:
                 accuracy = accuracies[cell.setting.name](cell.seed)
-                result = {"accuracy": accuracy, "head_accuracy": {}}
+                result = {"accuracy": accuracy, "head_accuracy": {}, "clips": 10_000 * accuracy}
                 (cell.folder / "result.json").write_text(json.dumps(result))
 
-    design = Design(sequential=True, alpha=ALPHA / (len(settings) - 1))
+    design = Design(measure or Accuracy(), sequential=True, alpha=ALPHA / (len(settings) - 1))
     cells = add_seeds(partial(plan_study, out=tmp_path), run, settings, design, max_seeds)
     assert [(cell.setting.name, cell.seed) for cell in cells] == [cell for one in rounds for cell in one]
     return {name: [cell.seed for cell in cells if cell.setting.name == name] for name in accuracies}
@@ -69,3 +73,15 @@ def test_undecided_studies_stop_at_the_most_seeds_and_failed_rows_get_no_more(tm
         add_seeds(plan_study, run_study, [Setting("alone", SMALL)], Design(), 30)
     with pytest.raises(ValueError, match="max_seeds 2 is less than 3"):
         add_seeds(plan_study, run_study, [Setting(name, SMALL) for name in "ab"], Design(), 2)
+
+
+def test_settings_that_cannot_get_there_are_not_compared_and_get_no_more_seeds(tmp_path):
+    accuracies = {
+        "first": lambda seed: 0.5,
+        "open": lambda seed: 0.4 + 0.2 * (seed % 2),
+        "control": lambda seed: 0.4 + 0.2 * (seed // 2 % 2),
+    }
+    seeds = sequential(tmp_path, accuracies, 6, measure=ClipsToReach(), ceilings={"control": 0.5})
+    assert {name: len(one) for name, one in seeds.items()} == {"first": 6, "open": 6, "control": 3}
+    seeds = sequential(tmp_path / "in reach", accuracies, 6, measure=ClipsToReach(), ceilings={"control": 0.95})
+    assert len(seeds["control"]) == 6

@@ -317,7 +317,11 @@ def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_
     threads = []
     monkeypatch.setattr(cells_module, "train", train)
     monkeypatch.setattr(cells_module, "shuffle_frames", lambda: "shuffled")
-    monkeypatch.setattr(cells_module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    # A quarter of the time the process waits for its three cores, which another process uses.
+    clock = SimpleNamespace(
+        perf_counter=iter((0.0, 6.0, 7.0, 8.0)).__next__, process_time=iter((1.0, 1.0 + 3 * 6.0)).__next__
+    )
+    monkeypatch.setattr(cells_module, "time", clock)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     run_cell(cell, threads=3)
     assert threads == [3]
@@ -328,7 +332,7 @@ def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_
         "head_accuracy": {"verb": 0.75},
         "loader_clips_per_second": 1.5,  # the harmonic mean, as each line is of as many clips
         "model_clips_per_second": 3.0,
-        "core_seconds": 3 * 40 / 8.0,
+        "core_seconds": 3 * 0.75 * (40 / 8.0 + 7.0 - 6.0),
     }
     assert {name: cell.result[name] for name in expected} == expected
 

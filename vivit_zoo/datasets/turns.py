@@ -14,38 +14,42 @@ from vivit_zoo.datasets.labels import Classes
 
 __all__ = ["TurningDigits"]
 
-PIECE = 2  # frames between two jumps
+PIECE = 4  # frames between two jumps
 
 
 def _sequences(pieces: int) -> dict[int, list[tuple[int, ...]]]:
-    """Directions of so many pieces, as many up (-1) as down (+1), by the number of changes."""
+    """Directions of so many pieces, half of them up (-1) or one more, by the number of changes."""
     found: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     for sequence in product((-1, 1), repeat=pieces):
-        if sum(sequence) == 0:
+        if sequence.count(-1) - pieces // 2 in (0, 1):
             found[sum(a != b for a, b in pairwise(sequence))].append(sequence)
     return found
 
 
 class TurningDigits(EmbeddedClips):
-    """A digit moves up or down and turns back 2 to 7 times; the class is how often: (1, 16, 32, 32) in [-1, 1].
+    """A digit moves up or down and turns back 1 to 3 times; the class is how often: (1, 16, 32, 32) in [-1, 1].
 
-    A clip has eight pieces of two frames. In each the digit moves up or down; in every clip it moves up in four pieces
-    and down in four. Before each piece it jumps to a random place, so that neither the places nor a frame pair across
-    two pieces show a turn. The accuracies that a model can reach are known by construction:
+    A clip has four pieces of four frames. In each the digit moves up or down, up in two or three of them. Before each
+    piece it jumps to a random place, so that neither the places nor a frame pair across two pieces show a turn. All
+    sequences of directions with the same number of turns are equally likely. The accuracies that a model can reach are
+    known by construction:
 
-    - one frame, one piece and an unordered bag of pieces are distributed alike in all classes: 1/6 (`bag_ceiling`);
+    - one frame shows no motion: 1/3 (`frame_ceiling`);
+    - one piece shows one direction: 3/8;
+    - an unordered bag of pieces shows how many moved up: 1/2 (`bag_ceiling`);
     - the order of the pieces shows everything: 1.
 
-    A model has to compare each piece with the next and count. Difficulty 1, 2 and 3 are speeds of 4, 2.5 and 1.5 pixels
-    a frame; digits are 18 to 24 pixels wide, on a torus. Arguments and errors are those of `EmbeddedClips`.
+    If three moved up, the place of the fourth decides between 1 and 2 turns; if two did, pieces have to be compared.
+    Difficulty 1, 2 and 3 are speeds of 4, 2.5 and 1.5 pixels a frame; digits are 18 to 24 pixels wide, on a torus.
+    Arguments and errors are those of `EmbeddedClips`.
     """
 
     name = "turning digits"
     levels = (1, 2, 3)
     speeds: ClassVar[Mapping[int, float]] = {1: 4.0, 2: 2.5, 3: 1.5}
-    counts = (2, 3, 4, 5, 6, 7)
-    classes: ClassVar[Classes] = tuple(f"{count} turns" for count in counts)
-    frame_ceiling = bag_ceiling = 1 / len(counts)
+    counts = (1, 2, 3)
+    classes: ClassVar[Classes] = ("1 turn", "2 turns", "3 turns")
+    frame_ceiling, bag_ceiling = 1 / 3, 1 / 2
     pieces = EmbeddedClips.num_frames // PIECE
     sequences: ClassVar[Mapping[int, list[tuple[int, ...]]]] = _sequences(pieces)
 

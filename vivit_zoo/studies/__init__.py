@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vivit_zoo.system.lazy import import_on_use
 
 if TYPE_CHECKING:
-    from vivit_zoo.studies.cells import BASE, UNTIL_LEARNED, Cell, Setting, run_cell
+    from vivit_zoo.studies.cells import BASE, TRAINED, UNTIL_LEARNED, Cell, Setting, run_cell
     from vivit_zoo.studies.comparisons import Design, Row, compare, read_results, write_results
     from vivit_zoo.studies.measures import Accuracy, ClipsToReach, Measure
     from vivit_zoo.studies.study import plan_study, report, rows_of, run_from_command_line, run_study
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASE",
+    "TRAINED",
     "UNTIL_LEARNED",
     "Accuracy",
     "Cell",
@@ -39,7 +40,7 @@ __all__ = [
 __getattr__ = import_on_use(
     __name__,
     {
-        "cells": ["BASE", "UNTIL_LEARNED", "Cell", "Setting", "run_cell"],
+        "cells": ["BASE", "TRAINED", "UNTIL_LEARNED", "Cell", "Setting", "run_cell"],
         "comparisons": ["Design", "Row", "compare", "read_results", "write_results"],
         "measures": ["Accuracy", "ClipsToReach", "Measure"],
         "study": ["plan_study", "report", "rows_of", "run_from_command_line", "run_study"],

@@ -114,12 +114,13 @@ class Comparison:
 def compare(one: Row, other: Row, design: Design) -> Comparison | None:
     """How one setting differs from another, by the seeds that both have; None if there are none.
 
-    Two settings are never called equal if a run of either is censored, since its true number is not known.
+    None, too, if one of them cannot get by construction to what is to be reached. Two settings are never called equal
+    if a run of either is censored, since its true number is not known.
     """
     measure, margin = design.measure, design.within
     here, there = one.measured(measure), other.measured(measure)
     seeds = sorted(here.keys() & there.keys())
-    if not seeds:
+    if not seeds or any(measure.out_of_reach(row.ceiling) for row in (one, other)):
         return None
     values = [here[seed] - there[seed] for seed in seeds]
     middle, half = design.interval(values, design.alpha)

@@ -28,6 +28,8 @@ from vivit_zoo.system.processes import process_context
 
 __all__ = ["Busy", "Runnable", "available_cores", "hold", "run_alone", "run_locally", "visible_gpus"]
 
+# What cells import beside their own module, and what takes seconds: the embedded data's digits. Skipped if missing.
+SLOW_IMPORTS = ("sklearn.datasets",)
 GRACE = 30.0  # seconds between SIGTERM, on which `train` saves and exits, and SIGKILL; SLURM's default too
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # some clusters mount file systems that have none
 
@@ -154,7 +156,7 @@ def run_locally(cells: Sequence[Runnable], jobs: int | None = None, gpus: Sequen
     waiting = [cell for cell in cells if not cell.done]
     threads = max(1, cores // jobs)
     # The fork server imports torch once for all cells, and each process has its own peak memory.
-    context = process_context(__name__, *sorted({type(cell).__module__ for cell in cells}))
+    context = process_context(__name__, *sorted({type(cell).__module__ for cell in cells}), *SLOW_IMPORTS)
     running: dict[int, tuple[Runnable, BaseProcess]] = {}
     with _Progress(cells, waiting) as progress:
         try:

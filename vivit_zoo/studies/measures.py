@@ -47,6 +47,10 @@ class Measure(ABC):
         """Whether the number is only a lower bound."""
         return False
 
+    def out_of_reach(self, ceiling: float | None) -> bool:
+        """Whether a setting with this ceiling has no number by construction, so that nothing is compared with it."""
+        return False
+
     def configure(self, train: TrainConfig) -> TrainConfig:
         """The configuration of a run that is measured so."""
         return train
@@ -165,6 +169,10 @@ class ClipsToReach(Measure):
     def censored(self, result: Mapping[str, Any]) -> bool:
         """Whether the run did not get there."""
         return not result.get("reached", True)
+
+    def out_of_reach(self, ceiling: float | None) -> bool:
+        """Whether the accuracy is above the ceiling."""
+        return ceiling is not None and ceiling < self.accuracy
 
     def text(self, middle: float, half: float) -> str:
         """The geometric mean, such as "2,710 (2,400 to 3,060)"."""

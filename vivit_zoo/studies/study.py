@@ -16,7 +16,7 @@ from vivit_zoo import plots
 from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.datasets.config import AS_VIDEOS, EMBEDDED
 from vivit_zoo.studies import pictures
-from vivit_zoo.studies.cells import BASE, UNTIL_LEARNED, Cell, Setting, check_setting, run_cell
+from vivit_zoo.studies.cells import BASE, TRAINED, UNTIL_LEARNED, Cell, Setting, check_setting, run_cell
 from vivit_zoo.studies.comparisons import Design, Row, compare, write_results
 from vivit_zoo.studies.launch import hold, run_locally, visible_gpus
 from vivit_zoo.studies.measures import Accuracy, Measure
@@ -31,6 +31,7 @@ from vivit_zoo.training.run import make_parser
 
 __all__ = [
     "BASE",
+    "TRAINED",
     "UNTIL_LEARNED",
     "Cell",
     "Setting",
@@ -124,6 +125,7 @@ def add_seeds(
 
     All settings start with `LEAST_SEEDS` seeds. Then each round adds a seed to the first setting and to those whose
     difference is neither away from zero nor equal within the margin, by intervals that hold whenever a study stops.
+    Settings that cannot reach what is measured, such as controls, are not compared and keep their first seeds.
 
     Args:
         plan: makes the cells of some settings and seeds, like `plan_study`.
@@ -149,6 +151,7 @@ def add_seeds(
         compared = {row.name: compare(row, first, design) for row in others if not row.state}
         undecided = {name for name, one in compared.items() if one is None or not one.decision.decided}
         undecided -= {cell.setting.name for cell in cells if not cell.done}  # failed, and would fail again
+        undecided -= {row.name for row in others if design.measure.out_of_reach(row.ceiling)}
         if not undecided or not all(cell.done for cell in cells if cell.setting.name == first.name):
             break
         more = plan([settings[0], *(one for one in settings if one.name in undecided)], [seed])
@@ -246,7 +249,8 @@ def run_from_command_line(
                 run_on_slurm(cells, out_dir, slurm, not no_wait, cluster)
 
         if seeds == "auto":
-            design = dataclasses.replace(design, sequential=True, alpha=ALPHA / max(1, len(rows) - 1))
+            compared = sum(not measure.out_of_reach(row.ceiling) for row in rows) - 1
+            design = dataclasses.replace(design, sequential=True, alpha=ALPHA / max(1, compared))
             cells = add_seeds(plan, run, rows, design, max_seeds)
         else:
             cells = plan(rows, range(seeds))

@@ -35,7 +35,9 @@ def study_table(rows: Sequence[Row], design: Design | None = None, pace: bool = 
         "setting": lambda row: row.name,
         measure.title: lambda row: mean_text(row, measure) or row.state,
         measure.versus: lambda row: difference_text(compared[row.name], design),
-        "decision": lambda row: decision_text(compared[row.name], design),
+        "decision": lambda row: (
+            "out of reach" if measure.out_of_reach(row.ceiling) else decision_text(compared[row.name], design)
+        ),
     }
     if isinstance(measure, ClipsToReach):
         columns["reached"] = lambda row: _reached(row, measure)
