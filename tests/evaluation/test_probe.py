@@ -62,6 +62,12 @@ def test_every_probe_learns_what_the_mean_shows(name):
     assert fit_probe(name, still(200, 0), still(200, 1), 3, QUICK) == found
 
 
+def test_features_are_standardised_by_the_training_clips_alone():
+    test = still(200, 1)
+    one_class = test.take((test.labels == 1).nonzero()[:, 0])  # whose own mean is that of the class
+    assert fit_probe("knn", still(200, 0), one_class, 3, QUICK)["accuracy"] > 0.9
+
+
 def test_without_positions_the_order_of_frames_changes_nothing():
     tokens = torch.randn(3, 6, 2, 8)
     for positions in (False, True):
@@ -119,6 +125,15 @@ def test_features_of_files_and_of_memory_are_the_same(tmp_path):
         torch.testing.assert_close(memory.tokens.mean((1, 2)), mean, rtol=1e-4, atol=1e-4)
 
 
+def test_models_in_half_precision_give_features_that_can_be_probed():
+    model = randomise(ViViT(tiny_config())).eval()
+    batches = [(torch.rand(4, *model.config.input_shape) * 2 - 1, torch.tensor([0, 1, 0, 1]))]
+    full = frozen_features(model, batches)
+    half = frozen_features(model.bfloat16(), [(batches[0][0].bfloat16(), batches[0][1])])
+    assert half.tokens.dtype == torch.float32
+    torch.testing.assert_close(half.tokens, full.tokens, rtol=0.1, atol=0.2)
+
+
 def test_labels_by_head_and_labels_that_cannot_be_probed(tmp_path):
     model = randomise(ViViT(tiny_config())).eval()
     videos = read_catalogue(write_set(tmp_path / "clips", per_class=1))
@@ -144,6 +159,15 @@ def test_what_cannot_be_fitted():
         fit_probe("linear", train, FrozenFeatures(train.tokens[:, :3], train.labels), 3)
     with pytest.raises(ValueError, match=r"tokens are \(n, t, s, d\) and labels \(n,\); got \(20, 6, 2\)"):
         FrozenFeatures(train.tokens[..., 0], train.labels)
+    with pytest.raises(ValueError, match="nothing to probe: the data set is empty"):
+        FrozenFeatures(train.tokens[:0], train.labels[:0])
+    for value in (float("nan"), float("inf")):
+        broken = FrozenFeatures(train.tokens.clone(), train.labels)
+        broken.tokens[3:5, 0, 0, 0] = value
+        with pytest.raises(ValueError, match="features of 2 of 20 training clips have values that are not finite"):
+            fit_probe("knn", broken, train, 3)
+        with pytest.raises(ValueError, match="features of 2 of 20 test clips have values that are not finite"):
+            fit_probe("linear", train, broken, 3)
     with pytest.raises(ValueError, match="held_out 1 is not a share"):
         ProbeConfig(held_out=1)
     with pytest.raises(ValueError, match="lrs is empty"):

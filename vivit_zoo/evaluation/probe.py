@@ -44,7 +44,7 @@ class FrozenFeatures:
         labels: class numbers (n,), int64.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit, or there are no clips.
     """
 
     tokens: Tensor
@@ -56,6 +56,8 @@ class FrozenFeatures:
                 f"tokens are (n, t, s, d) and labels (n,); got {tuple(self.tokens.shape)} and "
                 f"{tuple(self.labels.shape)}"
             )
+        if not len(self.labels):
+            raise ValueError("there is nothing to probe: the data set is empty")
 
     def take(self, places: Tensor) -> "FrozenFeatures":
         """Return some of the clips."""
@@ -165,7 +167,7 @@ def frozen_features(
         labels.append(torch.as_tensor(label).long())
     if not tokens:
         raise ValueError("there is nothing to probe: the data set is empty")
-    return FrozenFeatures(torch.cat(tokens), torch.cat(labels))
+    return FrozenFeatures(torch.cat(tokens).float(), torch.cat(labels))
 
 
 def load_features(files: Sequence[str | Path], name: str, head: str = "") -> FrozenFeatures:
@@ -229,14 +231,19 @@ def fit_probe(
         "accuracy" on the test clips in [0, 1], "setting", the best, "held_out", its accuracy there, and "params".
 
     Raises:
-        ValueError: on an unknown probe, or features or labels that do not fit.
+        ValueError: on an unknown probe, features or labels that do not fit, or features that are not finite.
     """
     if name not in PROBES:
         raise ValueError(f"probe {name!r} is unknown; choose from {', '.join(PROBES)}")
     if train.tokens.shape[1:] != test.tokens.shape[1:]:
         shapes = tuple(train.tokens.shape[1:]), tuple(test.tokens.shape[1:])
         raise ValueError(f"the training features are (t, s, d) = {shapes[0]}, those of the test {shapes[1]}")
-    for features in (train, test):
+    for split, features in {"training": train, "test": test}.items():
+        if broken := int((~features.tokens.isfinite().flatten(1).all(1)).sum()):
+            raise ValueError(
+                f"the features of {broken} of {len(features.labels)} {split} clips have values that are not finite; "
+                "check the model, or extract them as float32, because float16 ends at 65504"
+            )
         if not 0 <= features.labels.min() <= features.labels.max() < num_classes:
             raise ValueError(
                 f"labels go from {features.labels.min()} to {features.labels.max()}; {num_classes} classes are 0 to "
