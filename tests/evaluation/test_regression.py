@@ -45,8 +45,22 @@ def test_several_targets_count_alike_whatever_their_units():
     assert second["rmse_size"] == pytest.approx(1000 * first["rmse_size"])
     assert first["rmse_speed"] == second["rmse_speed"] == pytest.approx((0.5 / 3) ** 0.5)
     assert RegressionScores.summary(first).endswith(" deviations")
+    assert RegressionScores(outputs, labels).notes() == []
     with pytest.raises(ValueError, match=r"a label for each of the predictions, \(3, 2\); got \(3,\)"):
         RegressionScores(outputs, labels[:, 0])
+
+
+def test_targets_with_one_value_are_named_and_left_out_of_the_means():
+    labels = torch.tensor([[1.0, 3.0], [2.0, 3.0], [4.0, 3.0]])
+    scores = RegressionScores(labels + torch.tensor([0.5, 9.0]), labels)
+    found = scores.metrics(["speed", "size"])
+    assert found["rmse"] == pytest.approx(0.5 / labels[:, 0].std(correction=0).item())
+    assert found["rmse_size"] == 9
+    assert "r2_size" not in found
+    left_out = "1 of 2 targets have one value in all test videos and are left out of rmse, mae and r2: "
+    assert scores.notes(["speed", "size"]) == [left_out + "size"]
+    assert scores.notes() == [left_out + "1"]
+    assert RegressionScores(labels[:, :1], labels[:, 1:]).notes() == []  # one target has its unit, not deviations
 
 
 def test_predictions_are_averaged_over_views_merged_and_written(tmp_path):

@@ -72,6 +72,18 @@ class RegressionScores(Predictions):
             found |= {f"{name}_{named}": value[number].item() for name, value in errors.items()}
         return {name: value for name, value in found.items() if value == value}
 
+    def notes(self, classes: Any = None) -> list[str]:
+        """Return which of several targets have equal labels and are left out of the means."""
+        spread = self._only_head()[1].double().std(0, correction=0)
+        constant = (spread == 0).nonzero()[:, 0].tolist()
+        if self.logits.shape[1] == 1 or not constant:
+            return []
+        named = ", ".join(str(number if classes is None else classes[number]) for number in constant)
+        return [
+            f"{len(constant)} of {len(spread)} targets have one value in all test videos and are left out of rmse, "
+            f"mae and r2: {named}"
+        ]
+
     @classmethod
     def summary(cls, metrics: Mapping[str, float]) -> str:
         """Return "rmse 0.42", for several targets with their common unit."""
