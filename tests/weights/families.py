@@ -86,6 +86,6 @@ def pixels(clips: torch.Tensor, mean=MEAN, deviation=DEVIATION) -> torch.Tensor:
 
 
 @torch.no_grad()
-def logits(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
+def logits(model: nn.Module, clips: torch.Tensor, mean=MEAN, deviation=DEVIATION) -> torch.Tensor:
     # VideoPrism's classifier has an axis of one query left.
-    return model(pixels(clips)).logits.reshape(len(clips), -1)
+    return model(pixels(clips, mean, deviation)).logits.reshape(len(clips), -1)

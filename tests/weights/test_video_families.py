@@ -343,40 +343,6 @@ def test_what_is_refused(tmp_path):
     refused("time", "12 layers, the weights have 0", make("videoprism"), model_type="vivit")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"image_mean": [0.5, 0.5]}, "2 channels|mean has 2"),
-        ({"image_std": [0.0, 1.0, 1.0]}, "std takes a number for each channel"),
-        ({"rescale_factor": 0}, "rescale_factor 0 is not positive"),
-        ({"offset": True}, "offset"),
-        ({"size": {"shortest_edge": -3}}, "short_side takes a positive whole number"),
-    ],
-)
-def test_processors_that_make_no_sense(changes, message, tmp_path):
-    save(make("videomae"), tmp_path, PROCESSOR | changes)
-    with pytest.raises(WeightsError, match=message):
-        ViViT.from_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "mean", "std"),
-    [
-        ({"do_normalize": False}, [0.0] * 3, [1.0] * 3),
-        ({"do_rescale": False, "image_mean": [102.0] * 3, "image_std": [51.0] * 3}, [0.4] * 3, [0.2] * 3),
-        ({"rescale_factor": 2 / 255}, [0.2, 0.225, 0.25], [0.1, 0.125, 0.15]),
-    ],
-)
-def test_pixels_follow_the_processor(changes, mean, std, tmp_path):
-    model = make("videomae")
-    save(model, tmp_path, PROCESSOR | changes)
-    ours = ViViT.from_pretrained(tmp_path)
-    clips = video(ours.config)
-    with torch.no_grad():
-        theirs = model(pixels(clips, mean, std)).logits
-    assert relative(ours(clips), theirs) < 2e-6
-
-
 def test_the_report_says_what_was_folded(tmp_path):
     save(make("timesformer"), tmp_path)
     derived = ViViT.from_pretrained(tmp_path).load_report.derived

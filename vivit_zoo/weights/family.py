@@ -11,7 +11,13 @@ from torch import Tensor
 
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.names import Table, count_blocks, export_tensors, fold_notes, import_tensors
-from vivit_zoo.weights.processing import Processing, own_processor, processing_from_json, processing_to_json
+from vivit_zoo.weights.processing import (
+    Processing,
+    own_processor,
+    processing_from_json,
+    processing_notes,
+    processing_to_json,
+)
 from vivit_zoo.weights.report import Checkpoint, WeightsError, check_problem_type
 from vivit_zoo.weights.resize import PositionsFilter, fold_pixels, unfold_pixels
 
@@ -278,6 +284,7 @@ def _fold_processing(checkpoint: Checkpoint, family: Family, processor: Mapping[
     else:
         try:
             processing = processing_from_json(processor, processing)
+            checkpoint.notes += processing_notes(processor, processing, checkpoint.config.frame_size)
         except (AttributeError, TypeError, ValueError) as error:
             raise WeightsError(f"{checkpoint.source}: its processor's file cannot be used: {error}") from error
     if len(processing.mean) != channels:

@@ -15,7 +15,7 @@ from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.files import MODEL_TYPE, PROCESSOR_FILES, Found, find, local_path, read_json, read_tensors
 from vivit_zoo.weights.names import count_blocks
 from vivit_zoo.weights.original import read_video
-from vivit_zoo.weights.processing import Processing
+from vivit_zoo.weights.processing import Processing, is_processor
 from vivit_zoo.weights.report import (
     Checkpoint,
     LoadReport,
@@ -219,7 +219,7 @@ def _processor(folder: Path) -> dict[str, Any] | None:
     for name in PROCESSOR_FILES:
         content = read_json(folder / name) if (folder / name).exists() else {}
         found = content.get("video_processor") or content.get("image_processor") or content
-        if isinstance(found, dict) and "image_mean" in found:
+        if isinstance(found, dict) and is_processor(found):
             return found
     return None
 

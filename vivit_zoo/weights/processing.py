@@ -6,10 +6,20 @@ from typing import Any, Literal, get_args
 
 from vivit_zoo.config import ViViTConfig
 
-__all__ = ["Filter", "Processing", "own_processor", "processing_from_json", "processing_to_json", "short_side"]
+__all__ = [
+    "Filter",
+    "Processing",
+    "is_processor",
+    "own_processor",
+    "processing_from_json",
+    "processing_notes",
+    "processing_to_json",
+    "short_side",
+]
 
 Filter = Literal["bilinear", "bicubic"]
 RESAMPLE: dict[Any, Filter] = {2: "bilinear", 3: "bicubic"}  # the numbers of PIL
+SAID = ("image_mean", "do_normalize", "do_rescale", "do_resize", "size", "crop_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +67,11 @@ class Processing:
         return dataclasses.replace(self, short_side=max(1, round(self.short_side * min(new) / min(old))))
 
 
+def is_processor(given: Mapping[str, Any]) -> bool:
+    """Whether a JSON object says how a model takes images or videos."""
+    return any(name in given for name in SAID)
+
+
 def processing_from_json(given: Mapping[str, Any], default: Processing) -> Processing:
     """What transformers' preprocessor_config.json or video_preprocessor_config.json says; the rest as in `default`.
 
@@ -71,9 +86,11 @@ def processing_from_json(given: Mapping[str, Any], default: Processing) -> Proce
     scale = given.get("rescale_factor", 1 / 255) * 255 if given.get("do_rescale", True) else 255
     if not scale > 0:
         raise ValueError(f"rescale_factor {given.get('rescale_factor')!r} is not positive")
-    mean, std = (given.get(f"image_{name}") or getattr(default, name) for name in ("mean", "std"))
+    given_numbers = (given.get("image_mean"), given.get("image_std"))
+    mean, std = (b if a is None else a for a, b in zip(given_numbers, (default.mean, default.std), strict=True))
     if not given.get("do_normalize", True):
-        mean, std = [0.0] * len(default.mean), [1.0] * len(default.std)
+        mean, std = 0.0, 1.0
+    mean, std = ([x] * len(default.mean) if isinstance(x, int | float) else x for x in (mean, std))
     return dataclasses.replace(
         default,
         short_side=size,
@@ -81,6 +98,41 @@ def processing_from_json(given: Mapping[str, Any], default: Processing) -> Proce
         mean=tuple(x / scale for x in mean),
         std=tuple(x / scale for x in std),
     )
+
+
+def processing_notes(given: Mapping[str, Any], processing: Processing, size: tuple[int, int]) -> list[str]:
+    """What a processor's file of transformers says that a model of (h, w) does not follow here."""
+    edges, resample = given.get("size"), given.get("resample")
+    edges = edges if isinstance(edges, Mapping) else {}
+    mine, crop, resized = "{}x{}".format(*size), _sides(given.get("crop_size")), _sides(edges)
+    ignored = []
+    if resample not in (None, *RESAMPLE):
+        known = ", ".join(f"{number} ({name})" for number, name in RESAMPLE.items())
+        ignored.append(f"resample {resample}, which is not among {known}; frames are resized {processing.filter}")
+    if given.get("do_resize") is False:
+        ignored.append("do_resize false; frames are resized")
+    if resized is not None and resized != size:
+        ignored.append("size {}x{}; frames are resized to the model's {}".format(*resized, mine))
+    if "shortest_edge" in edges and "longest_edge" in edges:
+        ignored.append(f"longest_edge {edges['longest_edge']}; frames are resized by their short side")
+    if processing.short_side is not None and given.get("do_center_crop") is False:
+        ignored.append(f"do_center_crop false; frames are cropped to the model's {mine}")
+    elif processing.short_side is not None and crop is not None and crop != size:
+        ignored.append("crop_size {}x{}; frames are cropped to the model's {}".format(*crop, mine))
+    notes = [f"its processor's file says {one} here" for one in ignored]
+    if given.get("do_normalize", True) and None in (given.get("image_mean"), given.get("image_std")):
+        notes.append(
+            "its processor's file has no image_mean and image_std: its pixels are taken to have mean "
+            f"{processing.mean} and deviation {processing.std}"
+        )
+    return notes
+
+
+def _sides(size: Any) -> tuple[int, int] | None:
+    """Height and width; None where a size does not say both."""
+    if isinstance(size, Mapping):
+        return (size["height"], size["width"]) if {"height", "width"} <= size.keys() else None
+    return None if size is None else (size, size)
 
 
 def processing_to_json(processing: Processing, size: tuple[int, int]) -> dict[str, Any]:
