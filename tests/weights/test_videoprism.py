@@ -69,6 +69,36 @@ def test_a_file_of_two_models_needs_the_name_of_one(tmp_path):
             ViViT.from_pretrained(source, tower="video")
 
 
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"tubelet_size": (2, 4, 4), "num_frames": 4}, r"tubelet_size \(2, 4, 4\)"),
+        ({"attn_softcap": None}, "attn_softcap None"),
+        ({"qkv_bias": False}, "qkv_bias False beside attn_pool, whose biases stay"),
+    ],
+)
+def test_what_transformers_could_not_read_is_not_written(changes, match, tmp_path):
+    save(make("videoprism"), tmp_path)
+    config = ViViT.from_pretrained(tmp_path).config
+    ViViT(config).save_pretrained(tmp_path / "back", format="transformers")
+    with pytest.raises(WeightsError, match=f"transformers has no VideoPrism with {match}; save in our own"):
+        ViViT(config.replace(**changes)).save_pretrained(tmp_path / "back", format="transformers")
+
+
+def test_a_temporal_depth_that_is_left_out_is_written_as_a_number(tmp_path):
+    save(make("videoprism"), tmp_path)
+    ours = ViViT(ViViT.from_pretrained(tmp_path).config.replace(temporal_depth=None)).eval()
+    families.randomise(ours, seed=3)
+    ours.save_pretrained(tmp_path / "back", format="transformers")
+    theirs = families.transformers.VideoPrismForVideoClassification.from_pretrained(
+        tmp_path / "back", attn_implementation="eager"
+    )
+    again = ViViT.from_pretrained(tmp_path / "back")
+    assert theirs.config.num_temporal_layers == again.config.temporal_depth == len(ours.encoder.temporal.blocks)
+    clips = video(ours.config)
+    assert relative(again(clips), ours(clips)) < 2e-6
+
+
 def test_a_tower_of_other_widths_is_refused(tmp_path):
     save(make("videoprism", "VideoPrismVideoModel"), tmp_path)
     with pytest.raises(WeightsError, match="its video tower has MLPs that are not 4 times as wide"):

@@ -350,7 +350,8 @@ def write_family(
     Raises:
         WeightsError: on a tensor that has no way back.
     """
-    config = checkpoint.config
+    temporal_depth = count_blocks(checkpoint.tensors, "encoder.temporal.blocks.")
+    config = checkpoint.config.replace(temporal_depth=temporal_depth or None)  # None is the encoder's own number
     size: Any = config.frame_size
     size = size[0] if size[0] == size[1] else list(size)
     names = checkpoint.class_names or [f"LABEL_{i}" for i in range(config.num_classes)]  # type: ignore[arg-type]

@@ -154,7 +154,7 @@ def import_tensors(
             )
             raise WeightsError(f"{source} has wrong shapes: {shapes}; {wanted}") from error
         origin[name] = tuple(theirs)
-    if missing:
+    if missing := list(dict.fromkeys(missing)):  # one may go into several of ours
         more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
         raise WeightsError(f"{source} lacks {', '.join(missing[:6])}{more}")
     return ours, origin

@@ -53,7 +53,14 @@ def _read(theirs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str,
 
 def _refuse(config: ViViTConfig) -> list[str]:
     wanted = AttentionPoolConfig(inner_dim=round(config.dim * config.mlp_ratio), mlp_ratio=None)
-    return [] if config.attn_pool == wanted else [f"attn_pool {config.attn_pool}"]
+    wrong = [] if config.attn_pool == wanted else [f"attn_pool {config.attn_pool}"]
+    if config.tubelet_size[0] != 1:
+        wrong.append(f"tubelet_size {config.tubelet_size}")
+    if config.attn_softcap is None:
+        wrong.append("attn_softcap None")
+    if not config.qkv_bias:
+        wrong.append("qkv_bias False beside attn_pool, whose biases stay")
+    return wrong
 
 
 VIDEOPRISM = Family(
