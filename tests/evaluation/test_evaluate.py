@@ -142,3 +142,23 @@ def test_processes_together_count_each_clip_once(clips, processes, batch_size):
     merged = Scores.merge(parts)
     assert merged.accuracy() == whole.accuracy()
     assert torch.equal(merged.logits, whole.logits)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("indices", [False, True])
+def test_a_boolean_third_element_is_the_mask(views, indices):
+    """Batches of `VideoClips` and `VideoViews` under the policy "mask", as a plain `DataLoader` collates them."""
+
+    def model(video, mask):
+        return (video * mask[:, None, :, None, None]).sum((1, 3, 4))
+
+    video = torch.randn(3, views, 2, 4, 2, 2)
+    mask = torch.rand(3, views, 4) < 0.5
+    label, places = torch.tensor([0, 1, 2]), (torch.tensor([4, 0, 2]),) if indices else ()
+    batch = (video, label, mask, *places) if views > 1 else (video[:, 0], label, mask[:, 0], *places)
+    expected = torch.stack([model(video[:, v], mask[:, v]) for v in range(views)]).mean(0)
+    scores = evaluate(model, [batch])
+    torch.testing.assert_close(scores.logits, expected)
+    assert (scores.indices is None) is not indices
+    with pytest.raises(ValueError, match="clips with a mask cannot be changed"):
+        evaluate(model, [batch], change=swap_halves)

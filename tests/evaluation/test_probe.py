@@ -134,6 +134,17 @@ def test_models_in_half_precision_give_features_that_can_be_probed():
     torch.testing.assert_close(half.tokens, full.tokens, rtol=0.1, atol=0.2)
 
 
+def test_masks_of_batches_leave_frames_out_of_pooled_features():
+    model = randomise(ViViT(tiny_config(num_frames=8))).eval()
+    video, label = torch.rand(2, *model.config.input_shape) * 2 - 1, torch.tensor([0, 1])
+    mask = torch.arange(8).expand(2, 8) < 4
+    found = frozen_features(model, [(video, label, mask)], output="pooled").tokens
+    video[:, :, 4:] = 0
+    assert torch.equal(frozen_features(model, [(video, label, mask)], output="pooled").tokens, found)
+    with pytest.raises(ValueError, match="cannot leave out frames that are not there; use output 'pooled'"):
+        frozen_features(model, [(video, label, mask)])
+
+
 def test_labels_by_head_and_labels_that_cannot_be_probed(tmp_path):
     model = randomise(ViViT(tiny_config())).eval()
     videos = read_catalogue(write_set(tmp_path / "clips", per_class=1))

@@ -11,7 +11,7 @@ from torch import Tensor
 from vivit_zoo.evaluation.predictions import Average, Predictions
 from vivit_zoo.evaluation.scores import Scores
 
-__all__ = ["average_views", "evaluate", "shuffle_frames", "swap_halves"]
+__all__ = ["average_views", "evaluate", "shuffle_frames", "swap_halves", "unpack"]
 
 Kind = TypeVar("Kind", bound=Predictions)
 
@@ -48,8 +48,9 @@ def evaluate(
 
     Videos are clips (b, c, t, h, w), or views (b, v, c, t, h, w), which are averaged by `average_views`. Labels are
     (b,), or a dictionary by head, for other kinds of scores (b, outputs). Indices (b,) are the positions of the clips
-    in the data set. If a batch has an attribute `mask` that is not None, (b, t) or (b, v, t), such as a
-    `training.loading.Batch`, it is the model's second argument. Further elements of a batch are ignored.
+    in the data set. A mask (b, t) or (b, v, t) is the model's second argument: the attribute `mask` of a batch, such as
+    a `training.loading.Batch`, or a boolean third element, before the indices, such as of `VideoClips` under the policy
+    "mask". Further elements of a batch are ignored.
 
     Args:
         model: any callable from videos (b, c, t, h, w) to logits (b, classes), or to a dictionary of logits by head.
@@ -71,8 +72,7 @@ def evaluate(
         return model(video if change is None else change(video), *mask)
 
     for batch in batches:
-        video, label, *more = batch
-        mask = getattr(batch, "mask", None)
+        video, label, mask, index = unpack(batch)
         clip = tuple(x.to(device) for x in (video, mask) if x is not None)
         if video.ndim == 6:
             views = zip(*(x.unbind(1) for x in clip), strict=True)
@@ -80,10 +80,23 @@ def evaluate(
         else:
             answers.append(_to_cpu(changed(*clip)))
         labels.append(_to_cpu(label))
-        indices += more[:1]
+        indices += [] if index is None else [index]
     if not answers:
         raise ValueError("nothing to evaluate: the data set is empty")
     return kind(_join(answers), _join(labels), torch.cat(indices).cpu() if indices else None)
+
+
+def unpack(batch: Any) -> tuple[Tensor, Any, Tensor | None, Tensor | None]:
+    """Return video, label, mask and indices of a batch; None for a mask or indices that it does not have.
+
+    The mask is the attribute `mask`, or a boolean third element, as collated from `VideoClips` and `VideoViews` under
+    the policy "mask". The element after the label, or after the mask, holds the indices.
+    """
+    video, label, *more = batch
+    mask = getattr(batch, "mask", None)
+    if more and isinstance(more[0], Tensor) and more[0].dtype == torch.bool:
+        mask, *more = more
+    return video, label, mask, more[0] if more else None
 
 
 def _to_cpu(x: Any) -> Any:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from vivit_zoo.evaluation.evaluate import unpack
 from vivit_zoo.evaluation.feature_files import read_features
 from vivit_zoo.evaluation.features import Extraction, compute_features
 from vivit_zoo.model import ViViT
@@ -33,6 +34,8 @@ __all__ = [
 
 PROBES = ("linear", "attentive", "attentive+positions", "knn")
 """Names of the probes. "attentive" does not see which frame a token is of, "attentive+positions" does."""
+
+WITH_MASK = "probes cannot leave out frames that are not there"
 
 
 @dataclass(frozen=True)
@@ -151,18 +154,24 @@ def frozen_features(
 
     Args:
         model: in evaluation mode, on the device.
-        batches: of (video, label), such as a `DataLoader`; videos (b, c, t, h, w) as for `normalise`.
+        batches: of (video, label) or (video, label, mask), such as a `DataLoader`; videos (b, c, t, h, w) as for
+            `normalise`, masks (b, t).
         layer: number of the block.
         output: "pooled", "frames" or "dense", see `vivit_zoo.evaluation.features.OUTPUTS`.
         norm: whether the last norm is applied to the tokens.
         device: of the model.
 
     Raises:
-        ValueError: on a layer that the model does not have, or if there are no batches.
+        ValueError: on a layer that the model does not have, if there are no batches, or on a mask with another output
+            than "pooled".
     """
     what, tokens, labels = Extraction(layers=(layer,), outputs=(output,), norm=norm), [], []
-    for video, label, *_ in batches:
-        *_, x = compute_features(model, normalise(video.to(device)), what).values()
+    for batch in batches:
+        video, label, mask, _ = unpack(batch)
+        if mask is not None and output != "pooled":
+            raise ValueError(f"{WITH_MASK}; use output 'pooled', or data without the policy 'mask'")
+        here = (x.to(device) for x in (mask,) if x is not None)
+        *_, x = compute_features(model, normalise(video.to(device)), what, *here).values()
         tokens.append(_as_tokens(x.cpu()[:, None], output))
         labels.append(torch.as_tensor(label).long())
     if not tokens:
@@ -186,7 +195,7 @@ def load_features(files: Sequence[str | Path], name: str, head: str = "") -> Fro
     for file in files:
         found = read_features(file, [name])
         if found.settings.get("sampler.policy") == "mask" and name.rpartition(".")[2] in ("frames", "dense"):
-            raise ValueError(f"{found.video}: probes cannot leave out frames that are not there; use pooled features")
+            raise ValueError(f"{found.video}: {WITH_MASK}; use pooled features")
         label = found.label.get(head) if isinstance(found.label, dict) else found.label
         if not isinstance(label, int) or (head and not isinstance(found.label, dict)):
             heads = ", ".join(found.label) if isinstance(found.label, dict) else ""
