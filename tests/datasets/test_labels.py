@@ -163,6 +163,7 @@ def test_several_labels(tmp_path):
     assert catalogue.classes == ["run", "walk"]
     for value, message in {
         "0;": "the label is empty",
+        "": r"the label is empty; write \[\] for a video without any of the classes",
         "0;0": "name a class twice; give the numbers or names of the classes that apply, not a row of zeros",
         "[0, 1, 0]": "name a class twice",
         "[0, ": "is no JSON list",

@@ -256,6 +256,8 @@ def _several(value: Any, known: Collection[str]) -> tuple[int | str, ...]:
     """Class numbers or names: of a list, of a JSON list as text, or of a text with ';' between them."""
     if isinstance(value, str):
         text = _clean(value)
+        if not text:
+            raise LabelError("the label is empty; write [] for a video without any of the classes")
         if text.startswith("["):
             try:
                 value = parse_json(text)
