@@ -16,7 +16,8 @@ The heads with the largest preference, 2.6 to 3.8, are all in the first spatial 
 rollout below its maximum: residual connections spread part of it evenly, and much of it is on the edges of the digit,
 in tubelets that the digit covers only in part.
 
-It also draws the features after the last block that has a token for each place, as colours (`interpret.pca`).
+It also draws the features of one clip after the last block that has a token for each place, as colours
+(`interpret.pca`).
 """
 
 import sys
@@ -48,7 +49,7 @@ class Seen(NamedTuple):
     """What one cell looks at."""
 
     shares: Tensor  # rollout of the trained model (b, t, n)
-    colours: Tensor  # of its features (b, t, h, w, 3)
+    colours: Tensor  # of its features of the clip shown (t, h, w, 3)
     trained: Tensor  # preferences (b,)
     untrained: Tensor
     control: Tensor
@@ -86,7 +87,7 @@ def look(cell: Cell, video: Tensor) -> Seen:
     ]
     return Seen(
         shares,
-        pca(dense_features(model, video)),
+        pca(dense_features(model, video[SHOWN, None]))[0],  # of this clip alone; all clips would show their classes
         preference(shares, cover),
         preference(rollout(untrained, video), cover),
         preference(shares, cover.roll(1, 0)),
@@ -120,7 +121,7 @@ def draw(cells: Sequence[Cell], out: Path) -> None:
     frames = rearrange((video[SHOWN, :, ::pt] + 1) * 127.5, "c t h w -> t h w c").round().byte().numpy()
     rows = {name: rearrange(seeds[0].shares[SHOWN], "t (h w) -> t h w", h=h) for name, seeds in seen.items()}
     plots.attention_sheet(frames, rows, out / "sheet.png")
-    colours = {f"{name}: features, PCA": seeds[0].colours[SHOWN] for name, seeds in seen.items()}
+    colours = {f"{name}: features, PCA": seeds[0].colours for name, seeds in seen.items()}
     plots.attention_sheet(frames, colours, out / "features.png")
 
 

@@ -26,8 +26,14 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 @pytest.fixture
 def experiment(monkeypatch, tmp_path):
-    """An experiment's module by name; what it keeps between calls goes to a folder of the test's."""
+    """An experiment's module by name; what it keeps between calls goes to a folder of the test's.
+
+    Each test imports them anew: names that one takes from another while a test replaces them would stay.
+    """
     monkeypatch.syspath_prepend(EXPERIMENTS)
+    for path in EXPERIMENTS.glob("*.py"):
+        monkeypatch.setitem(sys.modules, path.stem, None)
+        del sys.modules[path.stem]
 
     def load(name):
         module = importlib.import_module(name)
@@ -117,7 +123,7 @@ def test_study_can_be_planned(experiment, monkeypatch, tmp_path, name):
     """Every row builds and fits its data; the docstring asks a question and gives the command."""
     monkeypatch.setattr(experiment("still_digits"), "pretrained", lambda model: "runs/still-digits-0")
     monkeypatch.setattr(experiment("motions"), "pretrained", lambda shape: "runs/motions-0")
-    monkeypatch.delitem(sys.modules, name, raising=False)  # else it would have the real one
+    sys.modules.pop(name, None)  # else it would have the real one
     module = experiment(name)
     last = re.search(
         r"run_from_command_line\(\s*__doc__, (\w+), settings, out=\"(.*?)\"[,)]", inspect.getsource(module)
