@@ -139,7 +139,7 @@ def features(options: argparse.Namespace) -> int:
         dtype=options.dtype,
     )
     videos = read_sources(options.sources, **_reading(options))
-    model = ViViT.from_pretrained(options.checkpoint, **_given(num_frames=options.window))
+    model = _load_model(options.checkpoint, **_given(num_frames=options.window))
     sampler, preprocess = windows_of(
         model, options.stride, options.fps, options.hop, options.preprocessing, options.policy
     )
@@ -182,7 +182,7 @@ def probe(options: argparse.Namespace) -> int:
         if options.head not in classes:
             raise ValueError(f"head {options.head!r} is unknown; give --head, one of {', '.join(classes)}")
         classes = classes[options.head]
-    model = ViViT.from_pretrained(options.checkpoint)
+    model = _load_model(options.checkpoint)
     views, preprocess = inputs_of(model, options.clips, 1, options.stride, options.preprocessing, options.policy)
     model = optimize_for_inference(model.to(device).eval())
     what = Extraction(layers=tuple(options.layers), outputs=(options.tokens,))
@@ -276,6 +276,14 @@ def bench_data(options: argparse.Namespace) -> int:
     return 0
 
 
+def _load_model(checkpoint: str, **changes: Any) -> ViViT:
+    """Load a model and print the notes of its report, such as what of a processor's file is not followed."""
+    model = ViViT.from_pretrained(checkpoint, **changes)
+    for note in model.load_report.notes if model.load_report else []:
+        print(f"note: {note}", file=sys.stderr)
+    return model
+
+
 def _open_model(
     options: argparse.Namespace, clips: int | None, crops: int | None
 ) -> tuple[ViViT, "Views", "Preprocess", torch.device]:
@@ -285,7 +293,7 @@ def _open_model(
     device = choose_device(options.device)
     if sys.stderr.isatty() and not Path(options.checkpoint).exists():
         print(f"{options.checkpoint} is not here; looking for it on the hub", file=sys.stderr)
-    model = ViViT.from_pretrained(options.checkpoint)
+    model = _load_model(options.checkpoint)
     views, preprocess = inputs_of(model, clips, crops, options.stride, options.preprocessing, options.policy)
     return model, views, preprocess, device
 

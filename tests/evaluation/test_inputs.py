@@ -67,6 +67,14 @@ def test_classify_gives_their_classes_and_probabilities(family, own_format, foot
     np.testing.assert_allclose([one["probability"] for one in found], probabilities[order], rtol=0, atol=1e-5)
 
 
+def test_classify_says_what_of_the_processor_is_not_followed(footage, tmp_path, capsys):
+    families.save(make("videomae"), tmp_path, families.PROCESSOR | {"resample": 1})
+    assert main(["classify", footage, "--checkpoint", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "note: its processor's file says resample 1" in printed.err
+    assert list(json.loads(printed.out)) == ["video", "classes"]
+
+
 def test_frames_that_are_spread(footage):
     with VideoReader(footage) as video:
         assert len(video) == 60
