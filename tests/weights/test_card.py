@@ -33,6 +33,13 @@ def test_metadata_is_what_the_hub_reads():
     assert result["metrics"] == [{"type": "accuracy", "name": "top-1", "value": 0.5}]
 
 
+def test_each_metric_of_a_regression_has_its_type():
+    errors = {"rmse": 0.5, "r2": 0.9, "mae_size_of_box": 12.0}
+    training = Training(data="clips", metrics=errors, metric="rmse", in_percent=False, test_videos=3)
+    metrics = yaml.safe_load(card_of(training).split("---")[1])["model-index"][0]["results"][0]["metrics"]
+    assert {one["name"]: one["type"] for one in metrics} == {"rmse": "rmse", "r2": "r2", "mae_size_of_box": "mae"}
+
+
 @pytest.mark.parametrize("source", ["", "runs/first/model", "local-dir:x/y", "/a/b", "vit_tiny_patch16_224"])
 def test_only_an_id_of_the_hub_is_a_base_model(source):
     data = yaml.safe_load(card_of(Training(data="clips", started_from=source)).split("---")[1])

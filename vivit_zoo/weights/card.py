@@ -73,7 +73,9 @@ def _metadata(name: str, format: str, license: str | None, training: Training | 
     if training is not None:
         if _is_hub_id(training.started_from):
             values["base_model"] = training.started_from
-        metrics = [{"type": training.metric, "name": key, "value": value} for key, value in training.metrics.items()]
+        # Accuracies are of one type; the metrics of a regression are rmse, mae and r2, with "_" and a target's name.
+        types = {key: training.metric if training.in_percent else key.partition("_")[0] for key in training.metrics}
+        metrics = [{"type": types[key], "name": key, "value": value} for key, value in training.metrics.items()]
         result = {
             "task": {"type": "video-classification"},
             "dataset": {"name": training.data, "type": training.data},
