@@ -100,3 +100,18 @@ def test_one_number_is_that_of_all_channels(tmp_path):
     save(make("videomae"), tmp_path, PROCESSOR | {"image_mean": 0.5, "image_std": 0.25})
     processing = ViViT.from_pretrained(tmp_path).processing
     assert (processing.mean, processing.std) == ((0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("videoprism", (None, "bicubic", None)),
+        ("videomae", (12, "bilinear", 4)),
+        ("timesformer", (12, "bilinear", None)),
+        ("vjepa2", (14, "bilinear", None)),  # 292 of 256, for clips of 12
+    ],
+)
+def test_without_a_file_videos_are_taken_as_the_family_does(family, expected, tmp_path):
+    save(make(family), tmp_path, processor=None)
+    processing = ViViT.from_pretrained(tmp_path).processing
+    assert (processing.short_side, processing.filter, processing.stride) == expected
