@@ -1,6 +1,6 @@
 """How should a video be tokenised, and from which kernel should tubelet embedding start?
 
-    python experiments/input_encoding.py --seeds auto --max-seeds 28
+    python experiments/input_encoding.py --seeds auto --max-seeds 46
 
 Paper, Table 1 (Model 1, Kinetics-400): uniform frame sampling 78.5 %; tubelets from random weights 73.2, from filter
 inflation 77.6, from the central frame 79.2.
@@ -14,8 +14,9 @@ Expected: the central frame, filter inflation and frame sampling are alike, sinc
 frames. A random start has to learn the kernel. The original code has a fourth start, ARP, which is left out here: of
 two frames it is the second minus the first, which is zero for a still digit.
 
-Seen: a random start does not get there within 9,600 clips, and the others do within 500. Between these, 28 seeds leave
-a ratio of 1.5 for filter inflation and of 1.3 for frame sampling possible, and decide nothing.
+Seen: a random start does not get there within 9,600 clips, and the others do within 500. Filter inflation takes 1.2
+times the clips of the central frame (1.01 to 1.43, 41 seeds); frame sampling takes as many (39 seeds). With at most 28
+seeds neither was decided.
 """
 
 import dataclasses
