@@ -15,6 +15,7 @@ from vivit_zoo.weights.processing import Processing
 
 __all__ = ["POOL", "VIDEOPRISM", "block"]
 
+SCALE = 1.442695041  # 1 / softplus(0), as in their code
 PATCHES, POOL = "spatial_embeddings.patch_embeddings.projection", "encoder.temporal.attn_pool."
 PLUS_ONE = Fold("weight + 1", lambda weight: weight + 1, lambda weight: [weight - 1])  # in the dtype of the file
 block = partial(transformer_block, norm_weight=PLUS_ONE)
@@ -31,8 +32,7 @@ def _table(config: ViViTConfig) -> Table:
 
 def _pool(config: ViViTConfig) -> Table:
     def scaled(q: Tensor, scale: Tensor) -> Tensor:
-        # 1.442695041 as in their code: 1 / softplus(0).
-        return einsum(q, (1.442695041 * F.softplus(scale)).repeat(config.num_heads), "f ..., f -> f ...")
+        return einsum(q, (SCALE * F.softplus(scale)).repeat(config.num_heads), "f ..., f -> f ...")
 
     scale = Fold("times softplus(scale)", exactly(scaled), lambda q: (q, q.new_zeros(len(q) // config.num_heads)))
     table: Rows = {
@@ -46,21 +46,19 @@ def _pool(config: ViViTConfig) -> Table:
 
 
 def _read(theirs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    if "head.q_proj.weight" not in tensors:
-        return {"global_pool": "avg"}
-    return {"attn_pool": AttentionPoolConfig(inner_dim=len(tensors["head.q_proj.weight"]), mlp_ratio=None)}
+    q = tensors.get("head.q_proj.weight")
+    return {"global_pool": "avg"} if q is None else {"attn_pool": AttentionPoolConfig(inner_dim=len(q), mlp_ratio=None)}
 
 
 def _refuse(config: ViViTConfig) -> list[str]:
     wanted = AttentionPoolConfig(inner_dim=round(config.dim * config.mlp_ratio), mlp_ratio=None)
-    wrong = [] if config.attn_pool == wanted else [f"attn_pool {config.attn_pool}"]
-    if config.tubelet_size[0] != 1:
-        wrong.append(f"tubelet_size {config.tubelet_size}")
-    if config.attn_softcap is None:
-        wrong.append("attn_softcap None")
-    if not config.qkv_bias:
-        wrong.append("qkv_bias False beside attn_pool, whose biases stay")
-    return wrong
+    wrong = {
+        f"attn_pool {config.attn_pool}": config.attn_pool != wanted,
+        f"tubelet_size {config.tubelet_size}": config.tubelet_size[0] != 1,
+        "attn_softcap None": config.attn_softcap is None,
+        "qkv_bias False beside attn_pool, whose biases stay": not config.qkv_bias,
+    }
+    return [what for what, is_wrong in wrong.items() if is_wrong]
 
 
 VIDEOPRISM = Family(
