@@ -141,7 +141,9 @@ FINDINGS = (
         ("48 pixels", "32 pixels"),
         head="number",
     ),
-    Finding("a larger model is better", "Figure 7", "model_size", ("width 108, depth 3", "width 72, depth 3")),
+    Finding(
+        "a larger model is better: clips to 90 %", "Figure 7", "model_size", ("width 108, depth 3", "width 72, depth 3")
+    ),
     Finding(
         "regularisation helps on little data within 4,800 clips",
         "Table 4: 43.7, 38.4",

@@ -84,7 +84,7 @@ def test_what_is_built_in_can_be_read_like_files():
     with pytest.raises(ValueError, match=r"moving_digits has \(1, 16, 32, 32\); moving_digits:videos is cut to fit"):
         DataConfig().build((1, 8, 32, 32))
     for name, value in {"test": "here", "held_out": 0.1, "root": "there"}.items():
-        with pytest.raises(ValueError, match=f"moving_digits:videos has its own .* leave out {name} {value!r}"):
+        with pytest.raises(ValueError, match=f"moving_digits:videos has its own .* {name} is {value!r}, give {name}"):
             DataConfig(train="moving_digits:videos", **{name: value})
     with pytest.raises(ValueError, match=r"'moving_digits:video' is not there; built in are .*moving_digits:videos,"):
         DataConfig(train="moving_digits:video")

@@ -177,8 +177,10 @@ def test_what_cannot_be_used_is_one_line(run, tmp_path, capsys):
     assert told("--lr", "-1") == "recipe.py: lr -1.0 is not positive"
     assert told("--data.held_out", "1") == "recipe.py: held_out 1.0 is a share, from 0 to below 1"
     assert "steps and epochs are both given" in told("--steps", "3", "--epochs", "2")
-    assert "is neither a file nor a folder here" in told("--start.source", "runs/first/model", like_start=True)
+    start = ["--start.source", "runs/first/model"]
+    assert told(*start, like_start=True) == "recipe.py: sound: there is no such file or folder"
     write_set(tmp_path / "sound", 2)
+    assert "is neither a file nor a folder here" in told(*start, like_start=True)
     assert told("--epochs", "-1") == "recipe.py: epochs -1.0 is not positive"
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "00000001.pt").touch()

@@ -110,8 +110,8 @@ def train_from_command_line(
     )
     options, said = parser.parse_args(), parser.parse_args(defaults=False)
     try:
-        check_sources(options.data.train, options.data.test)
         if like_start and options.start.source:
+            check_sources(options.data.train, options.data.test)  # before the start is fetched
             usual, own = dataclasses.asdict(ViViTConfig()), dataclasses.asdict(base.model)
             wishes = {name for name in usual if own[name] != usual[name]} | vars(said.get("model", Namespace())).keys()
             changes = {name: options.model[name] for name in wishes}
