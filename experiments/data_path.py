@@ -37,7 +37,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from tqdm import tqdm
 
-from vivit_zoo.bench.data import COLOURS, PLAIN, Seconds, Timer, measure, report
+from vivit_zoo.bench.data import COLOURS, PLAIN, Seconds, measure, report
 from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.video.augment import Augment
 from vivit_zoo.video.clips import ClipSampler
@@ -158,7 +158,7 @@ def speed(options: argparse.Namespace) -> None:
         for name, (height, width, gop) in FILES.items():
             frames = footage(options.footage, height, width) if options.footage else synthetic(height, width)
             path = write(Path(folder) / f"{name}.mp4", frames, height, width, gop)
-            others: dict[str, Timer] = {}
+            others: dict[str, Before] = {}
             if options.before:
                 others = {
                     f"{clip}, before": Before(options.before, path, colour)
@@ -166,7 +166,7 @@ def speed(options: argparse.Namespace) -> None:
                 }
             found = measure(path, ClipSampler(), rounds=options.repeats, others=others)
             for other in others.values():
-                other.close()  # type: ignore[attr-defined]
+                other.close()
             kbit = path.stat().st_size * 8 / 1000 / (FRAMES / RATE)
             mean, largest = difference(path)
             results[name] = dataclasses.asdict(found) | {"kbit_per_second": kbit, "mean": mean, "largest": largest}

@@ -193,8 +193,7 @@ def test_over_time_the_mask_holds_and_over_space_it_does_not(mask, seed):
     of_places = repeat(mask, "b t -> b t n", n=3)
     out = attend_over_time(q, k, v, mask=of_places)
     for i in range(2):
-        at = lambda x, there=mask[i], i=i: x[i, None][:, there]  # noqa: E731
-        rows = attend_over_time(at(q), at(k), at(v))
+        rows = attend_over_time(*(x[i, None][:, mask[i]] for x in (q, k, v)))
         torch.testing.assert_close(out[i][mask[i]], rows[0])
     halves = attend_split_heads(q, k, v, mask=of_places)
     torch.testing.assert_close(halves[:, :, :1], out[:, :, :1])

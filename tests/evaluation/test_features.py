@@ -19,12 +19,12 @@ from vivit_zoo.cli import main
 from vivit_zoo.datasets import MovingDigits, read_catalogue
 from vivit_zoo.datasets.catalogue import Catalogue, Entry
 from vivit_zoo.datasets.sources import ArrayReader
-from vivit_zoo.evaluation.feature_files import FeatureWriter, list_features, read_features
+from vivit_zoo.evaluation.feature_files import list_features, read_features
 from vivit_zoo.evaluation.features import Extraction, compute_features, extract_features, read_sources, windows_of
 from vivit_zoo.evaluation.probe import load_features
 from vivit_zoo.video.clips import Views, Windows
 from vivit_zoo.video.preprocess import Preprocess
-from vivit_zoo.video.reader import VideoError, VideoReader, read_video
+from vivit_zoo.video.reader import VideoReader, read_video
 
 EVERYTHING = Extraction(layers=(0, -1), outputs=("pooled", "frames", "dense"))
 
@@ -108,44 +108,6 @@ def test_windows_of_a_long_video_equal_single_clips(model, checkpoint, minute, t
                 torch.testing.assert_close(
                     found.tensors[f"layer.{layer}.{name}"][number], expected[0], rtol=1e-4, atol=1e-5
                 )
-
-
-class Numbered:
-    """A video of so many frames at 10 a second."""
-
-    def __init__(self, length):
-        self.length, self.times = length, np.arange(length) / 10
-
-    def __len__(self):
-        return self.length
-
-
-@pytest.mark.parametrize(
-    ("windows", "length", "expected"),
-    [
-        (Windows(frames=4, stride=2), 16, [[0, 2, 4, 6], [8, 10, 12, 14]]),
-        (Windows(frames=4, stride=2), 17, [[0, 2, 4, 6], [8, 10, 12, 14], [16, 16, 16, 16]]),
-        (Windows(frames=4, stride=2, policy="error"), 17, [[0, 2, 4, 6], [8, 10, 12, 14]]),
-        (Windows(frames=4, stride=2, hop=1), 11, [[0, 2, 4, 6], [2, 4, 6, 8], [4, 6, 8, 10]]),
-        (Windows(frames=3, stride=1, hop=5), 9, [[0, 1, 2], [5, 6, 7]]),
-        (Windows(frames=3, stride=1, hop=5), 11, [[0, 1, 2], [5, 6, 7], [10, 10, 10]]),
-        (Windows(frames=4, stride=2), 3, [[0, 2, 2, 2]]),
-        (Windows(frames=2, fps=5.0), 8, [[0, 2], [4, 6]]),
-        (Windows(frames=2, fps=5.0), 9, [[0, 2], [4, 6], [8, 8]]),
-        (Windows(frames=2, fps=20.0, hop=1), 2, [[0, 0], [0, 1], [1, 1]]),
-        (Windows(frames=4, stride=1, policy="wrap"), 6, [[0, 1, 2, 3], [4, 5, 0, 1]]),
-    ],
-    ids=str,
-)
-def test_windows_cover_the_video(windows, length, expected):
-    assert windows.indices(Numbered(length)).tolist() == expected
-
-
-def test_windows_that_cannot_be():
-    with pytest.raises(ValueError, match="hop 0 is not positive"):
-        Windows(hop=0)
-    with pytest.raises(VideoError, match="3 frames are too few"):
-        Windows(frames=4, stride=1, policy="error").indices(Numbered(3))
 
 
 def test_a_model_that_spreads_its_frames_gets_one_window(model):
@@ -413,23 +375,6 @@ def test_what_cannot_be_extracted(model, tmp_path):
         Extraction(dtype="int8")
     with pytest.raises(ValueError, match="need an output"):
         Extraction(outputs=())
-
-
-def test_files_are_safetensors(tmp_path):
-    """Read by the format's own library, with tensors of several dtypes, some of odd sizes."""
-    arrays = {"a": ((3, 5), "float16"), "b": ((3,), "int64"), "c": ((3, 0), "float32"), "d": ((3, 7), "float64")}
-    writer = FeatureWriter(tmp_path / "x.safetensors", arrays, {"video": "ü"})
-    generator, expected = np.random.default_rng(0), {}
-    for name, (shape, dtype) in arrays.items():
-        expected[name] = (generator.random(shape) * 100).astype(dtype)
-        for row in range(3):
-            writer.arrays[name][row] = expected[name][row]
-    assert not (tmp_path / "x.safetensors").exists()
-    writer.finish()
-    assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
-    for name, tensor in load_file(tmp_path / "x.safetensors").items():
-        np.testing.assert_array_equal(tensor.numpy(), expected.pop(name))
-    assert not expected
 
 
 @pytest.mark.parametrize("variant", ["joint", "factorised_encoder"])
