@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from timm.optim import create_optimizer_v2
+from pretraining import fit
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vivit_zoo import ViViT, ViViTConfig
 from vivit_zoo.config import AttentionPoolConfig
@@ -26,7 +25,6 @@ from vivit_zoo.evaluation.evaluate import evaluate
 from vivit_zoo.studies.study import BASE
 from vivit_zoo.training.checkpoint import write_whole
 from vivit_zoo.training.losses import cross_entropy
-from vivit_zoo.training.optim import warmup_cosine
 
 TRAINING: dict[str, Any] = {"steps": 300, "batch_size": 32, "lr": 2e-3, "warmup_steps": 30, "weight_decay": 0.05}
 SHAPES: dict[str, ViViTConfig] = {
@@ -70,19 +68,10 @@ def pretrained(shape: str, seed: int = 0) -> str:
     return str(folder)
 
 
-def pretrain(
-    model: nn.Module, steps: int, batch_size: int, lr: float, warmup_steps: int, weight_decay: float, seed: int
-) -> float:
+def pretrain(model: nn.Module, steps: int, batch_size: int, seed: int, **options: Any) -> float:
     """Train a model on pairs of motions, each clip seen once; return its accuracy on clips of the test split."""
-    optimizer = create_optimizer_v2(model, opt="adamw", lr=lr, weight_decay=weight_decay)
-    batches = DataLoader(MotionPairs("train", steps * batch_size, seed), batch_size)
-    for step, (video, label) in enumerate(tqdm(batches, desc="motions", leave=False)):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * warmup_cosine(step, warmup_steps, steps)
-        cross_entropy(model(video), label).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+    clips = MotionPairs("train", steps * batch_size, seed)
+    fit(model, clips, cross_entropy, "motions", batch_size=batch_size, **options)
     return evaluate(model.eval(), DataLoader(MotionPairs("test", TEST_CLIPS), 250)).accuracy()
 
 

@@ -17,11 +17,10 @@ from typing import Any, ClassVar
 
 import timm
 import torch
+from pretraining import fit
 from timm.models import save_for_hf
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.datasets import MovingDigits
@@ -30,7 +29,6 @@ from vivit_zoo.positions import sincos_3d
 from vivit_zoo.studies.study import BASE
 from vivit_zoo.training.checkpoint import write_whole
 from vivit_zoo.training.losses import cross_entropy
-from vivit_zoo.training.optim import warmup_cosine
 
 PRETRAINING: dict[str, Any] = {
     "images": 96_000,
@@ -98,19 +96,13 @@ def pretrained(model: ViViTConfig) -> str:
     return str(folder)
 
 
-def pretrain(
-    vit: nn.Module, images: int, batch_size: int, lr: float, warmup_steps: int, weight_decay: float, seed: int
-) -> dict[str, float]:
+def pretrain(vit: nn.Module, images: int, seed: int, **options: Any) -> dict[str, float]:
     """Train an image model on still digits, each seen once; returns its accuracies on digits of the test split."""
-    optimizer = create_optimizer_v2(vit, opt="adamw", lr=lr, weight_decay=weight_decay)
-    batches = DataLoader(StillDigits("train", images, seed), batch_size)
-    for step, (image, label) in enumerate(tqdm(batches, desc="still digits", leave=False)):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * warmup_cosine(step, warmup_steps, len(batches))
-        cross_entropy(StillDigits.heads(vit(image)), label).backward()
-        nn.utils.clip_grad_norm_(vit.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+
+    def loss(outputs: Tensor, label: Any) -> Tensor:
+        return cross_entropy(StillDigits.heads(outputs), label)
+
+    fit(vit, StillDigits("train", images, seed), loss, "still digits", **options)
     vit.eval()
     scores = evaluate(lambda image: StillDigits.heads(vit(image)), DataLoader(StillDigits("test", 2_000), 250))
     return {head: one.accuracy() for head, one in scores.heads.items()}
