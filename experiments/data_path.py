@@ -317,7 +317,8 @@ def classify(options: argparse.Namespace) -> None:
         f"{len(paths)} videos of 340x256, one view each, {options.size}: reading alone {wall['read']:.1f} s, the model "
         f"alone {wall['model']:.1f} s, `classify` {wall['classify']:.1f} s, "
         f"{wall['classify'] / (wall['read'] + wall['model']):.2f} of their sum (in CPU time "
-        f"{cpu['classify'] / (cpu['read'] + cpu['model']):.2f}); medians of {ROUNDS} rounds. Torch's time goes to {shares}."
+        f"{cpu['classify'] / (cpu['read'] + cpu['model']):.2f}); medians of {ROUNDS} rounds. "
+        f"Torch's time goes to {shares}."
     )
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
