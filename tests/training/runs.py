@@ -44,7 +44,7 @@ def small_momentum(**changes: Any) -> TrainConfig:
     SGD with momentum, because AdamW divides gradients by their size, and some gradients are nothing but rounding, such
     as those of the keys' biases. No dropout, because each process draws its own masks. The number of test clips is odd.
     """
-    fields = {"opt": "momentum", "lr": 0.1, "steps": 20, "eval_every": 10, "ema": 0.9, "accumulate": 2}
+    fields = {"opt": "momentum", "lr": 0.1, "steps": 8, "eval_every": 4, "ema": 0.9, "accumulate": 2}
     run = small(**(fields | {"data": DataConfig(test_clips=17)} | changes))
     return run.change_model(drop=0.0, depth=2, variant="factorised_encoder")
 

@@ -213,9 +213,9 @@ def test_broken_files_in_a_test_do_not_count():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_nothing_but_broken_files(workers):
     feed = Feed(loader(Clips(3, broken={0, 1, 2}), TrainOrder(3, 2, seed=0), 0, workers), "cpu")
-    with pytest.raises(VideoError, match=r"^20 videos in a row cannot be read") as told:
+    # Kept in this frame, the error would keep the loader, whose workers the garbage collector ends in 5 s each.
+    with pytest.raises(VideoError, match=r"(?s)^20 videos in a row cannot be read(?!.*Traceback)"):
         next(iter(feed))
-    assert "Traceback" not in str(told.value)
 
 
 def test_too_many_broken_files_end_a_run(tmp_path, capsys):
