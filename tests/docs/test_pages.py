@@ -92,6 +92,12 @@ def test_every_page_has_its_place_in_the_site():
     assert named == {page for page in pages if not re.match("(results|benchmarks)/.*/", page)}
 
 
+def test_the_first_page_leads_to_every_other():
+    first = (ROOT / "docs" / "index.md").read_text()
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert not {page for page in pages if f"]({page})" not in first}
+
+
 def test_every_module_has_an_api_page():
     shown = {
         name for page in PAGES for name in re.findall(r"^::: vivit_zoo\.([\w.]+)$", page.read_text(), re.MULTILINE)
