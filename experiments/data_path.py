@@ -3,6 +3,7 @@
     python experiments/data_path.py speed --before ../before   # three files; tables into docs/benchmarks/data
     python experiments/data_path.py agreement                  # top-1 on 500 clips, read exactly and fast
     python experiments/data_path.py classify                   # 20 videos, beside reading alone and the model alone
+    python experiments/data_path.py features                   # the same of the command that writes features
 
 `speed` writes three videos of 10 s (340x256 with a key frame every 250 and every 12 frames, 1280x720 with one every
 250) and reads clips of 32 frames with stride 2 and a crop of 224 from each, in all ways by turns, on one thread. The
@@ -12,13 +13,15 @@ process of its own. Then the frames of the fast path are compared with the exact
 core.
 
 `agreement` trains a small model on MovingDigits, and classifies 500 of its test clips as videos, from frames read
-exactly and from the same crops read fast; 3 minutes on an idle core. `classify` takes three minutes.
+exactly and from the same crops read fast; 2 minutes on an idle core. `classify` and `features` take three minutes
+each, with `--variant factorised_encoder` half a minute.
 
 Expected: at most 1.35 times the floor without colours and 1.6 times with them; a mean difference of one or two levels
-of 255; the same class for 98 of 100 clips or more.
+of 255; the same class for 99 of 100 clips or more.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
@@ -209,37 +212,17 @@ def agreement(options: argparse.Namespace) -> None:
     """Train a small model on MovingDigits, and compare its classes of videos of them read exactly and fast."""
     from render_digits import encode, to_frames
 
-    from vivit_zoo.config import ViViTConfig
     from vivit_zoo.datasets import MovingDigits
-    from vivit_zoo.model import ViViT
+    from vivit_zoo.studies.cells import TRAINED
+    from vivit_zoo.training.loop import train
     from vivit_zoo.video.preprocess import normalise
 
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    train, test = MovingDigits("train", 32 * options.steps), MovingDigits("test", options.clips)
-    channels, frames, side, _ = train[0][0].shape
-    model = ViViT(
-        ViViTConfig(
-            num_frames=frames,
-            image_size=side,
-            in_chans=channels,
-            tubelet_size=(2, 8, 8),
-            dim=72,
-            depth=3,
-            num_heads=3,
-            num_classes=len(MovingDigits.classes),
-        )
-    )
-    optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, options.steps, pct_start=0.1)
-    for step in tqdm(range(options.steps), desc="train", mininterval=10):
-        clips, labels = zip(*(train[32 * step + i] for i in range(32)), strict=True)
-        loss = torch.nn.functional.cross_entropy(model(torch.stack(clips)), torch.tensor(labels))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    model.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        config = dataclasses.replace(TRAINED, steps=options.steps, device="cpu")
+        model = train(config, Path(folder)).model
+    test = MovingDigits("test", options.clips)
+    channels, frames, side, _ = test[0][0].shape
     size = int(side)
     fields: dict[str, Any] = {"size": size, "short_side": size, "scale_jitter": (1, 1.1), "flip": 0, "colour": 0}
     augments = [Augment(**fields, gray=0, exact=exact) for exact in (True, False)]
@@ -266,14 +249,13 @@ def agreement(options: argparse.Namespace) -> None:
     )
 
 
-def classify(options: argparse.Namespace) -> None:
-    """Classify 20 videos as the command does, beside reading them alone and the model alone."""
-    import contextlib
-
+def pipeline(options: argparse.Namespace) -> None:
+    """Classify 20 videos or write their features as the commands do, beside reading and the model alone."""
     from vivit_zoo import create_model, optimize_for_inference
     from vivit_zoo.evaluation.classify import classify_files, inputs_of
+    from vivit_zoo.evaluation.features import extract_features, read_sources
 
-    model = create_model(options.size, num_classes=400).eval()
+    model = create_model(options.size, variant=options.variant, num_classes=400).eval()
     views, preprocess = inputs_of(model, clips=1, crops=1)
     with tempfile.TemporaryDirectory() as folder:
         height, width, gop = FILES["small-gop250"]
@@ -297,11 +279,15 @@ def classify(options: argparse.Namespace) -> None:
 
         def whole() -> None:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                classify_files(model, paths, views, preprocess)
+                if options.part == "classify":
+                    classify_files(model, paths, views, preprocess)
+                else:
+                    out = tempfile.mkdtemp(dir=folder)
+                    extract_features(model, read_sources(paths), out, sampler=views, preprocess=preprocess)
 
         read()
         compute()
-        steps = {"read": read, "model": compute, "classify": whole}
+        steps = {"read": read, "model": compute, "whole": whole}
         rounds = [{name: timed(step) for name, step in steps.items()} for _ in range(ROUNDS)]
         activities = [torch.profiler.ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities) as profile:
@@ -314,16 +300,17 @@ def classify(options: argparse.Namespace) -> None:
         for clock in ("cpu", "wall")
     )
     text = (
-        f"{len(paths)} videos of 340x256, one view each, {options.size}: reading alone {wall['read']:.1f} s, the model "
-        f"alone {wall['model']:.1f} s, `classify` {wall['classify']:.1f} s, "
-        f"{wall['classify'] / (wall['read'] + wall['model']):.2f} of their sum (in CPU time "
-        f"{cpu['classify'] / (cpu['read'] + cpu['model']):.2f}); medians of {ROUNDS} rounds. "
+        f"{len(paths)} videos of 340x256, one view each, {options.size}, {options.variant}: reading alone "
+        f"{wall['read']:.1f} s, the model alone {wall['model']:.1f} s, `{options.part}` {wall['whole']:.1f} s, "
+        f"{wall['whole'] / (wall['read'] + wall['model']):.2f} of their sum (in CPU time "
+        f"{cpu['whole'] / (cpu['read'] + cpu['model']):.2f}); medians of {ROUNDS} rounds. "
         f"Torch's time goes to {shares}."
     )
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
-    about = f"`data_path.py classify --size {options.size}`, {describe_machine(torch.device('cpu'))}"
-    (options.out / "classify.md").write_text(f"{text}\n\n{about}\n", encoding="utf-8")
+    command = f"data_path.py {options.part} --size {options.size} --variant {options.variant}"
+    about = f"`{command}`, {describe_machine(torch.device('cpu'))}"
+    (options.out / f"{options.part}.md").write_text(f"{text}\n\n{about}\n", encoding="utf-8")
 
 
 def timed(step: Any) -> Seconds:
@@ -336,17 +323,18 @@ def timed(step: Any) -> Seconds:
 def main() -> None:
     """Run a part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["speed", "agreement", "classify"])
+    parser.add_argument("part", choices=["speed", "agreement", "classify", "features"])
     parser.add_argument("--footage", type=Path, help="a video whose frames the files show (moving noise and shapes)")
     parser.add_argument("--before", type=Path, help="folder of another version of the package, to measure it too")
     parser.add_argument("--repeats", type=int, default=11, help="clips of each file (11)")
     parser.add_argument("--clips-per-second", type=float, default=40.0, help="of a model on a GPU, in training (40)")
-    parser.add_argument("--size", default="Ti/16x2", help="of the model that classifies (Ti/16x2)")
+    parser.add_argument("--size", default="Ti/16x2", help="of the model of classify and features (Ti/16x2)")
+    parser.add_argument("--variant", default="joint", help="of that model (joint)")
     parser.add_argument("--clips", type=int, default=500, help="to compare the classes of (500)")
-    parser.add_argument("--steps", type=int, default=200, help="of 32 clips, to train for (200)")
+    parser.add_argument("--steps", type=int, default=300, help="of 32 clips, to train for (300)")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the tables (docs/benchmarks/data)")
     options = parser.parse_args()
-    {"speed": speed, "agreement": agreement, "classify": classify}[options.part](options)
+    {"speed": speed, "agreement": agreement}.get(options.part, pipeline)(options)
 
 
 if __name__ == "__main__":

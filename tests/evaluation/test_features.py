@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -19,6 +20,7 @@ from vivit_zoo.cli import main
 from vivit_zoo.datasets import MovingDigits, read_catalogue
 from vivit_zoo.datasets.catalogue import Catalogue, Entry
 from vivit_zoo.datasets.sources import ArrayReader
+from vivit_zoo.evaluation import feature_jobs
 from vivit_zoo.evaluation.feature_files import list_features, read_features
 from vivit_zoo.evaluation.features import Extraction, compute_features, extract_features, read_sources, windows_of
 from vivit_zoo.evaluation.probe import load_features
@@ -285,6 +287,44 @@ def test_windows_of_several_videos_share_a_batch(tmp_path, monkeypatch):
     extract_features(gray, MovingDigits("train", 7).videos(), tmp_path, Extraction(layers=()), batch_size=3)
     assert sizes == [3, 3, 1]
     assert set(read_features(list_features(tmp_path)[0]).tensors) == {"features", "frames", "times"}
+
+
+def test_the_next_batch_is_read_while_the_model_computes(tmp_path, monkeypatch):
+    gray = randomise(ViViT(tiny_config(in_chans=1, num_frames=16))).eval()
+    opened = [threading.Event() for _ in range(5)]
+    windows, compute, batches = feature_jobs.Job.windows, gray.forward_features, []
+
+    def note(job, *args):
+        opened[next(number for number, event in enumerate(opened) if not event.is_set())].set()
+        return windows(job, *args)
+
+    def wait(video, mask):
+        batches.append(len(video))
+        if len(batches) < 5:
+            assert opened[len(batches)].wait(10)  # would never be set if it were read after this batch
+        return compute(video)
+
+    monkeypatch.setattr(feature_jobs.Job, "windows", note)
+    monkeypatch.setattr(gray, "forward_features", wait)
+    extract_features(gray, MovingDigits("train", 5).videos(), tmp_path, Extraction(layers=()), batch_size=1)
+    assert batches == [1] * 5
+
+
+def test_windows_are_computed_together_as_far_as_they_fit(tmp_path, monkeypatch):
+    gray = randomise(ViViT(tiny_config(in_chans=1, num_frames=4))).eval()
+    videos, compute, sizes = MovingDigits("train", 4).videos(), gray.forward_features, []
+    extract_features(gray, videos, tmp_path / "all", Extraction(layers=()))
+
+    def small(video, mask):
+        sizes.append(len(video))
+        if len(video) > 2:
+            raise torch.OutOfMemoryError("too many")
+        return compute(video)
+
+    monkeypatch.setattr(gray, "forward_features", small)
+    extract_features(gray, videos, tmp_path / "some", Extraction(layers=()), batch_size=5)
+    assert sizes == [5, 3, 2, 2, 1, 2, 1]
+    same_files(tmp_path / "all", tmp_path / "some")
 
 
 class Counting(ArrayReader):

@@ -299,7 +299,7 @@ def test_gray_clips_have_three_equal_channels():
 
 
 def test_rand_augment_takes_the_place_of_colours(monkeypatch):
-    monkeypatch.setattr("vivit_zoo.video.augment.colour_jitter", lambda clip: pytest.fail("colours too"))
+    monkeypatch.setattr("vivit_zoo.video.augment.colour_jitter", lambda *_: pytest.fail("colours too"))
     Augment(size=16, colour=1, rand_augment_layers=1, rand_augment_magnitude=9)(noise(1, 3, 20, 20))
 
 

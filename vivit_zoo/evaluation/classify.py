@@ -7,11 +7,10 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from vivit_zoo.evaluation.evaluate import average_views
 from vivit_zoo.evaluation.predictions import Average
 from vivit_zoo.inference import optimize_for_inference
 from vivit_zoo.model import ViViT
+from vivit_zoo.system.batches import compute_in_batches, prefetch
 from vivit_zoo.video.clips import Policy, Views
 from vivit_zoo.video.preprocess import Preprocess, Style
 from vivit_zoo.video.reader import VideoError
@@ -84,29 +84,22 @@ def _average(
     """The mean outputs over views, each the arguments of a call."""
     if batch is None:
         batch = 1 if torch.device(device).type == "cpu" else sys.maxsize
-    logits = average_views(lambda one: one, _outputs(model, iter(clips), device, batch), average)
+    logits = average_views(lambda one: one, _outputs(model, clips, device, batch), average)
     return {name: x[0] for name, x in logits.items()} if isinstance(logits, dict) else logits[0]
 
 
 def _outputs(
-    model: Callable[..., Any], clips: Iterator[tuple[Tensor, ...]], device: torch.device | str, batch: int
+    model: Callable[..., Any], clips: Iterable[tuple[Tensor, ...]], device: torch.device | str, batch: int
 ) -> Iterator[Any]:
     """The output for each view, (1, classes), computed with `batch` views or fewer in a call."""
-    waiting: list[tuple[Tensor, ...]] = []
-    while waiting := waiting or list(islice(clips, batch)):
-        together = waiting[:batch]
-        try:
-            output = model(*(torch.cat(part).to(device) for part in zip(*together, strict=True)))
-        except torch.OutOfMemoryError:
-            if len(together) == 1:
-                raise
-            batch = (len(together) + 1) // 2
-            continue
-        waiting = waiting[batch:]
-        heads = output if isinstance(output, dict) else {"": output}
-        for number in range(len(together)):
-            one = {head: x[number : number + 1] for head, x in heads.items()}
-            yield one if isinstance(output, dict) else one[""]
+
+    def compute(views: list[tuple[Tensor, ...]]) -> Any:
+        return model(*(torch.cat(part).to(device) for part in zip(*views, strict=True)))
+
+    for views, output in compute_in_batches(compute, clips, batch):
+        for number in range(len(views)):
+            one = slice(number, number + 1)
+            yield {head: x[one] for head, x in output.items()} if isinstance(output, dict) else output[one]
 
 
 def inputs_of(
@@ -251,16 +244,21 @@ def read_ahead(paths: Sequence[str], read: Callable[[str], Result]) -> Iterator[
     """Each path with what `read` makes of it, of which the next is read in a thread while the caller works on this one.
 
     Yields:
-        The path, and a function that waits for the result and returns it, or raises what `read` raised.
+        The path, and a function that returns the result, or raises the `VideoError` that `read` raised.
     """
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(read, paths[0]) if paths else None
-        for number, path in enumerate(paths):
-            assert following is not None
-            current = following
-            wait([current])  # so that no more than two videos are in memory
-            following = thread.submit(read, paths[number + 1]) if number + 1 < len(paths) else None
-            yield path, current.result
+
+    def attempt(path: str) -> tuple[str, Callable[[], Result]]:
+        try:
+            result = read(path)
+        except VideoError as error:
+            return path, partial(_raise, error)
+        return path, lambda: result
+
+    return prefetch(map(attempt, paths))
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _open_views(views: Views, preprocess: Preprocess, gray: bool, path: str) -> Iterator[tuple[Tensor, ...]]:

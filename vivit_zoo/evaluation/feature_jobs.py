@@ -39,7 +39,6 @@ class Job:
     metadata: dict[str, str]
     total: int = 0
     done: int = 0
-    failed: bool = False
     writer: FeatureWriter | None = None
     known: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -81,8 +80,7 @@ class Job:
             self.writer, self.known = None, {}
 
     def discard(self) -> None:
-        """Give the video up."""
-        self.failed = True
+        """Delete what is written of the video."""
         if self.writer is not None:
             self.writer.discard()
             self.writer = None

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vivit_zoo.encoders import Encoder
 from vivit_zoo.evaluation.classify import inputs_of
 from vivit_zoo.evaluation.feature_jobs import Job, Sampler, plan_jobs
 from vivit_zoo.model import ViViT
+from vivit_zoo.system.batches import compute_in_batches, prefetch
 from vivit_zoo.system.signals import StopSignals
 from vivit_zoo.tokens import average
 from vivit_zoo.video.clips import Policy, Views, Windows
@@ -34,6 +35,8 @@ __all__ = [
     "read_sources",
     "windows_of",
 ]
+
+_Window = tuple[Job, int, tuple[Tensor, ...]]  # a video, the number of its window, and the window: clip and mask
 
 OUTPUTS = ("pooled", "frames", "dense")
 """What is kept of a layer's tokens (b, t, h, w, d): their mean (b, d), that of each frame (b, t, d), or all of them."""
@@ -191,8 +194,8 @@ def extract_features(
     """Write the features of each video to a file in a folder; resume an earlier call with the same settings.
 
     Each file is written whole or not at all. Videos whose file exists are skipped, videos that cannot be read are
-    reported. Windows of several videos share a batch. Each frame is decoded once, however many windows it is in, and
-    only the frames of one window are in memory.
+    reported. Windows of several videos share a batch. The next batch is read in a thread while the model computes. Each
+    frame is decoded once, however many windows it is in, and only the frames of one window are kept for the next.
 
     Args:
         model: in evaluation mode, on the device.
@@ -201,7 +204,7 @@ def extract_features(
         what: which features; None for the defaults.
         sampler: the windows of each video, `Windows` or `Views` with one crop; None for those of `windows_of`.
         preprocess: of the frames; None for that of `windows_of`.
-        batch_size: windows in a batch.
+        batch_size: windows in a batch; half as many, again and again, where they do not fit the memory of a GPU.
         device: device of the model.
         checkpoint: name of the model for the metadata; by default the source that it was loaded from.
         backend: that decodes files.
@@ -210,7 +213,7 @@ def extract_features(
     Raises:
         ValueError: if the model is in training mode, takes neither one nor three channels, or does not have a layer; or
             if the folder has files that were made with other settings or labels, with the differences.
-        KeyboardInterrupt, SystemExit: on Ctrl-C and SIGTERM, after the batch; the files of finished videos stay.
+        KeyboardInterrupt, SystemExit: on Ctrl-C and SIGTERM, after the batch; the files of finished videos are kept.
     """
     what = what or Extraction()
     usual, preprocessing = windows_of(model)
@@ -224,35 +227,46 @@ def extract_features(
     report = FeatureReport(skipped=len(files) - len(jobs))
     reading = {"gray": model.config.in_chans == 1, "backend": backend}
 
-    def finish(batch: list[tuple[Job, int, tuple[Tensor, ...]]]) -> None:
+    def read() -> Iterator[tuple[list[_Window], list[tuple[Job, VideoError]]]]:
+        """Full batches of windows, and the jobs that failed on the way; runs in a thread."""
+        batch: list[_Window] = []
+        failed: list[tuple[Job, VideoError]] = []
+        for job in progress(jobs):
+            try:
+                for number, clip in enumerate(job.windows(sampler, preprocess, reading)):
+                    batch.append((job, number, clip))
+                    if len(batch) == batch_size:
+                        yield batch, failed
+                        batch, failed = [], []
+            except VideoError as error:
+                failed.append((job, error))
+                batch = [one for one in batch if one[0] is not job]
+        yield batch, failed
+
+    def windows() -> Iterator[_Window]:
+        """The windows of all jobs, read one batch ahead."""
+        for batch, failed in prefetch(read()):
+            for job, error in failed:
+                job.discard()
+                report.broken[job.place.name] = str(error)
+                tqdm.write(f"skipped: {error}", file=sys.stderr)
+            yield from batch
+
+    def compute(batch: list[_Window]) -> dict[str, Tensor]:
         clips, *mask = (torch.stack(parts).to(device) for parts in zip(*(clip for _, _, clip in batch), strict=True))
         found = compute_features(model, clips, what, *mask)
-        found = {key: x.cpu().to(getattr(torch, what.dtype)) for key, x in found.items()}
-        for row, (job, number, _) in enumerate(batch):
-            if not job.failed:
-                job.put(number, {key: x[row].numpy() for key, x in found.items()})
-                report.written += job.done == job.total
-        if signals.received:
-            done = f"{report.written} of {len(jobs)} videos are done"
-            tqdm.write(f"stopped: {done}; run the same command again to resume", file=sys.stderr)
-            signals.leave(signals.received)
+        return {key: x.cpu().to(getattr(torch, what.dtype)) for key, x in found.items()}
 
-    batch: list[tuple[Job, int, tuple[Tensor, ...]]] = []
     with StopSignals() as signals:
         try:
-            for job in progress(jobs):
-                try:
-                    for number, clip in enumerate(job.windows(sampler, preprocess, reading)):
-                        batch.append((job, number, clip))
-                        if len(batch) == batch_size:
-                            full, batch = batch, []
-                            finish(full)
-                except VideoError as error:
-                    job.discard()
-                    report.broken[job.place.name] = str(error)
-                    tqdm.write(f"skipped: {error}", file=sys.stderr)
-            if batch := [one for one in batch if not one[0].failed]:
-                finish(batch)
+            for batch, found in compute_in_batches(compute, windows(), batch_size):
+                for row, (job, number, _) in enumerate(batch):
+                    job.put(number, {key: x[row].numpy() for key, x in found.items()})
+                    report.written += job.done == job.total
+                if signals.received:
+                    done = f"{report.written} of {len(jobs)} videos are done"
+                    tqdm.write(f"stopped: {done}; run the same command again to resume", file=sys.stderr)
+                    signals.leave(signals.received)
         finally:
             for job in jobs:
                 if job.done < job.total:

@@ -165,18 +165,24 @@ class Augment:
         return rearrange(clip, "t c h w -> c t h w").clone(memory_format=torch.contiguous_format)
 
     def _flip_and_colour(self, clip: Tensor, label: Any) -> tuple[Tensor, Any]:
-        """(c, t, h, w), contiguous -> same; the clip may be overwritten."""
+        """(c, t, h, w), contiguous -> same; the clip may be overwritten.
+
+        What can be is done frame by frame and in place: a new clip takes longer to allocate than to compute.
+        """
         mirrored, flips = _mirror_label(label, self.mirror)
-        if torch.rand(()) < self.flip and flips:
-            clip, label = F.horizontal_flip(clip), mirrored
         clip = rearrange(clip, "c t h w -> t c h w")
+        if torch.rand(()) < self.flip and flips:
+            for frame in clip:
+                frame.copy_(F.horizontal_flip(frame))
+            label = mirrored
         if self.rand_augment_layers:
             clip = rand_augment(clip, self.rand_augment_layers, self.rand_augment_magnitude)
         else:
             if torch.rand(()) < self.colour:
-                clip = colour_jitter(clip, out=clip)
+                clip = colour_jitter(clip, overwrite=True)
             if torch.rand(()) < self.gray:
-                clip = F.rgb_to_grayscale(clip, clip.shape[-3])
+                for frame in clip:
+                    frame.copy_(F.rgb_to_grayscale(frame, len(frame)))
         return rearrange(clip, "t c h w -> c t h w").contiguous(), label
 
 

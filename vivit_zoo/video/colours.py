@@ -1,17 +1,19 @@
-"""Random brightness, saturation, contrast and hue of a clip, in few passes over each frame.
+"""Random brightness, saturation, contrast and hue of a clip, in few passes over a part of it at a time.
 
-A clip of 32 frames takes 19 MB in float32, and an operation on all of it at once waits for memory. So each frame goes
-through all operations while it is in the cache, and its hue is turned in integers of 16 bits.
+A clip of 32 frames takes 19 MB in float32, and an operation on all of it at once waits for memory. So its pixels go
+through all operations in parts that stay in the cache, and hue is turned in integers of 16 bits.
 """
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 __all__ = ["colour_jitter", "uniform"]
 
 _GREY = (0.2989, 0.587, 0.114)  # of red, green, blue, as in torchvision
 _ROWS = 4  # every fourth row of pixels is counted for the mean of a clip
-_STEPS = 16  # of a level, in integers: six times the largest chroma, 6 * 255 * 16, is less than 2^15
+_STEPS = 16  # of a level, in integers: differences of channels and sums of two are far below 2^15
+_PIXELS = 2**17  # of a part: with fewer the calls take longer than the operations, with more memory does
 
 
 def uniform(low: float, high: float) -> float:
@@ -19,7 +21,7 @@ def uniform(low: float, high: float) -> float:
     return low + (high - low) * torch.rand(()).item()
 
 
-def colour_jitter(clip: Tensor, out: Tensor | None = None) -> Tensor:
+def colour_jitter(clip: Tensor, overwrite: bool = False) -> Tensor:
     """Random brightness, saturation, contrast and hue, in this order: uint8 (t, c, h, w) -> same.
 
     As the original's: brightness ± 32 of 255 (added), saturation and contrast times 0.6 to 1.4, hue turned by up to a
@@ -29,74 +31,102 @@ def colour_jitter(clip: Tensor, out: Tensor | None = None) -> Tensor:
     at the end.
 
     Args:
-        clip: of 1 or 3 channels, with any strides.
-        out: the tensor for the result, which may be the clip itself; None for a new one.
+        clip: of 1 or 3 channels, with any strides; (c, t, h, w) in memory is the fastest.
+        overwrite: whether the clip may be overwritten, which saves a copy.
     """
     brightness, saturation = uniform(-32, 32), uniform(0.6, 1.4)
     contrast, turn = uniform(0.6, 1.4), uniform(-0.2, 0.2)
-    if out is None:
-        out = torch.empty_like(clip)
-    channels, height, width = clip.shape[1:]
+    frames, channels, height, width = clip.shape
+    planes = rearrange(clip, "t c h w -> c (t h w)")
+    planes = planes if overwrite else planes.clone()
+    pixels = min(_PIXELS, planes.shape[1])
     weights = torch.tensor([_GREY if channels == 3 else (1.0,)])
+    blend = _Blend(brightness, saturation if channels == 3 else 1.0, weights, pixels)
 
-    def to_values(frame: Tensor, factor: float = 1.0, offset: float = 0.0) -> Tensor:
-        """Brightness and saturation, then x * factor + offset; not clipped after that: -> (c, h w)."""
-        values = room[:, : frame[0].numel()]
-        values.view(frame.shape).copy_(frame)
-        values.add_(brightness).clamp_(0, 255)
-        if channels == 1:
-            return values.mul_(factor).add_(offset)
-        grey = (weights * ((1 - saturation) * factor)) @ values
-        return values.mul_(saturation * factor).add_(grey.add_(offset))
-
-    room = torch.empty(channels, height * width)
-    means = [to_values(frame).clamp_(0, 255).mean(1) for frame in clip[:, :, ::_ROWS]]
-    middle = float(weights @ torch.stack(means).mean(0)) * (1 - contrast)
+    rows = planes.view(channels, frames, height, width)[:, :, ::_ROWS].flatten(1)
+    sums = [blend(part).clamp_(0, 255).sum(1) for part in rows.split(pixels, 1)]
+    middle = float(weights @ torch.stack(sums).sum(0)) / rows.shape[1] * (1 - contrast)
     # Contrast of clipped values, clipped again, is contrast of those that are not, clipped once to narrower bounds.
-    bounds = [_STEPS * bound + 0.5 for bound in (max(0.0, middle), min(255.0, 255 * contrast + middle))]
-    levels = torch.empty(channels, height * width, dtype=torch.int16)
-    hue = _HueTurn(turn, height * width) if channels == 3 else None
-    for frame, result in zip(clip, out, strict=True):
-        levels.copy_(to_values(frame, _STEPS * contrast, _STEPS * middle + 0.5).clamp_(*bounds))
-        if hue is not None:
-            hue(levels)
-        result.copy_(levels.add_(_STEPS // 2).bitwise_right_shift_(_STEPS.bit_length() - 1).view(frame.shape))
-    return out
+    bounds = (max(0.0, middle), min(255.0, 255 * contrast + middle))
+    half = _STEPS / 2  # so that the shift at the end rounds to the nearest level; the conversion before it truncates
+    low, high = (round(_STEPS * bound + half) for bound in bounds)
+    hue = _HueTurn(turn, pixels) if channels == 3 else None
+    room = torch.empty(channels, pixels, dtype=torch.int16)
+    shift = torch.tensor(_STEPS.bit_length() - 1, dtype=torch.int16)
+    for part in planes.split(pixels, 1):
+        values = blend(part, _STEPS * contrast, _STEPS * middle + half + 0.5)
+        levels = room[:, : part.shape[1]].copy_(values).clamp_(low, high)
+        turned = levels if hue is None else hue(levels)
+        torch.bitwise_right_shift(levels, shift, out=levels)
+        for channel, result in zip(turned, part, strict=True):
+            result.copy_(channel)
+    return rearrange(planes, "c (t h w) -> t c h w", t=frames, h=height)
+
+
+class _Blend:
+    """Brightness and saturation, then x * factor + offset, in few passes: uint8 (c, n) -> float32 (c, n).
+
+    Values are clipped after brightness alone. The next call overwrites the result.
+
+    Args:
+        brightness: in levels of 255.
+        saturation: 1 changes nothing.
+        weights: of the channels in grey, (1, c).
+        pixels: the most that n may be.
+    """
+
+    def __init__(self, brightness: float, saturation: float, weights: Tensor, pixels: int) -> None:
+        self.brightness, self.saturation, self.weights = brightness, saturation, weights
+        self.values, self.grey = torch.empty(weights.shape[1], pixels), torch.empty(1, pixels)
+
+    def __call__(self, planes: Tensor, factor: float = 1.0, offset: float = 0.0) -> Tensor:
+        values, grey = (room[:, : planes.shape[1]] for room in (self.values, self.grey))
+        # Clipped before brightness is added: it then adds the same to each pixel, which is part of the offset.
+        values.copy_(planes).clamp_(-self.brightness, 255 - self.brightness)
+        of_grey = self.weights * ((1 - self.saturation) * factor)
+        offset += self.brightness * (self.saturation * factor + float(of_grey.sum()))
+        torch.mm(of_grey, values, out=grey).add_(offset)
+        return torch.add(grey, values, alpha=self.saturation * factor, out=values)
 
 
 class _HueTurn:
-    """Turn hues by a share of the circle, in place: int16 (3, n) in [0, 255 * 16] -> same.
+    """Turn hues by a share of the circle, in place: int16 (3, n) in [0, 255 * 16] -> red, green and blue of (n,).
 
     Equal to torchvision's adjust_hue, with neither divisions nor cases. Let v and m be the largest and the smallest
-    channel, c = v - m the chroma, and h the hue in sixths of the circle from red, in [-3, 3]. A channel is m + c where
-    h is within 1 of its colour (0 for red, 2 for green, -2 for blue), m from a distance of 2 on, and linear between
-    (https://en.wikipedia.org/wiki/HSL_and_HSV#HSV_to_RGB_alternative). So c |h| is v - 2 m - red + green + blue, h has
-    the sign of green - blue, and each channel follows from c (h + turn): all of it is linear but for |.| and clipping.
+    channel and c = v - m the chroma. Around the circle of hues a channel is a trapezoid between m and v
+    (https://en.wikipedia.org/wiki/HSL_and_HSV#HSV_to_RGB_alternative), and so is the difference of the two others,
+    between -c and c, a quarter of the circle away. Their sum has no flat part where the channel has one, which gives
+    the slopes of the trapezoid at its new place: after a turn by a share s of a sixth of the circle, s in [0, 1], red
+    is red - d + clip(d, -(1 - s) c, (1 - s) c) with d = green - blue, clipped to [m, v]. Backwards, d has the other
+    sign. Green and blue follow in a circle, and whole thirds of it exchange the channels.
 
     Args:
         turn: any share.
-        pixels: n.
+        pixels: the most that n may be.
     """
 
     def __init__(self, turn: float, pixels: int) -> None:
-        thirds = round(3 * turn)  # whole thirds exchange the channels; the rest keeps a place within four chromas
-        self.rest, self.colours = 6 * turn - 2 * thirds, [(0, 2, -2)[(number - thirds) % 3] for number in range(3)]
-        self.real, self.room = torch.empty(pixels), torch.empty(6, pixels, dtype=torch.int16)
+        thirds = round(3 * turn)
+        self.sixths = 6 * turn - 2 * thirds  # what is left, in [-1, 1]
+        self.order = [(number - thirds) % 3 for number in range(3)]
+        self.real, self.room = torch.empty(pixels), torch.empty(7, pixels, dtype=torch.int16)
 
-    def __call__(self, levels: Tensor) -> Tensor:
+    def __call__(self, levels: Tensor) -> list[Tensor]:
         red, green, blue = levels
-        value, least, chroma, place, low, three = self.room
+        room, real = self.room[:, : levels.shape[1]], self.real[: levels.shape[1]]
+        value, least, reach, below = room[:4]
         torch.maximum(torch.maximum(red, green, out=value), blue, out=value)
         torch.minimum(torch.minimum(red, green, out=least), blue, out=least)
-        torch.sub(value, least, out=chroma)
-        torch.add(green, blue, out=place).sub_(red).add_(value).sub_(least, alpha=2)
-        sign = torch.sub(green, blue, out=low).bitwise_right_shift_(15)  # 0 or -1
-        place.bitwise_xor_(sign).sub_(sign)
-        place.add_(low.copy_(self.real.copy_(chroma).mul_(self.rest)))
-        torch.mul(chroma, 3, out=three)
-        torch.sub(least, chroma, out=low)
-        for colour, channel in zip(self.colours, levels, strict=True):
-            torch.sub(place, chroma, alpha=colour, out=channel)
-        # The distance on the circle is 3 c - | |.| - 3 c |, and the channel is m + 2 c less that, clipped.
-        levels.abs_().sub_(three).abs_().add_(low)
-        return torch.clamp(levels, least, value, out=levels)
+        torch.sub(value, least, out=reach)
+        reach.copy_(real.copy_(reach).mul_(1 - abs(self.sixths)))
+        torch.neg(reach, out=below)
+        difference = room[4:]
+        torch.sub(green, blue, out=difference[0])
+        torch.sub(blue, red, out=difference[1])
+        torch.sub(red, green, out=difference[2])
+        if self.sixths > 0:
+            levels.sub_(difference).add_(difference.clamp_(below, reach))
+        else:
+            levels.add_(difference).sub_(difference.clamp_(below, reach))
+        levels.clamp_(least, value)
+        return [levels[number] for number in self.order]
