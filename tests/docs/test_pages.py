@@ -120,6 +120,7 @@ def test_every_module_has_an_api_page():
         ),
         *(
             "evaluation.feature_jobs",
+            "system.batches",
             "system.extras",
             "system.lazy",
             "system.markdown",

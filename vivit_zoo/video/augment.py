@@ -167,14 +167,14 @@ class Augment:
     def _flip_and_colour(self, clip: Tensor, label: Any) -> tuple[Tensor, Any]:
         """(c, t, h, w), contiguous -> same; the clip may be overwritten.
 
-        What can be is done frame by frame and in place: a new clip takes longer to allocate than to compute.
+        What can be is done in place and a few frames at a time: to allocate another clip takes longer than to compute.
         """
         mirrored, flips = _mirror_label(label, self.mirror)
-        clip = rearrange(clip, "c t h w -> t c h w")
         if torch.rand(()) < self.flip and flips:
-            for frame in clip:
-                frame.copy_(F.horizontal_flip(frame))
+            for part in clip.flatten(0, 1).split(8):
+                part.copy_(part.flip(-1))
             label = mirrored
+        clip = rearrange(clip, "c t h w -> t c h w")
         if self.rand_augment_layers:
             clip = rand_augment(clip, self.rand_augment_layers, self.rand_augment_magnitude)
         else:
