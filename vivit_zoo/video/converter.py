@@ -43,6 +43,7 @@ class CropConverter:
         self._order = [0] if gray else [2, 0, 1]
         self._reformatter = VideoReformatter()
         self._source: Any = None
+        self._parts: list[tuple[np.ndarray, tuple[slice, slice]]] = []  # of the source's planes, and where it is from
         self._key: tuple[int, int, str] | None = None
 
     def __call__(self, frame: Any) -> list[np.ndarray]:
@@ -74,22 +75,22 @@ class CropConverter:
     def _plan(self, height: int, width: int, format_name: str) -> None:
         steps = _PLANAR.get(format_name, (height, width))
         sides = zip(self.crop.corner, self.crop.size, self.crop.scaled, (height, width), steps, strict=True)
-        self._rows, self._columns = (source_span(*side) for side in sides)
-        self._steps = steps
-        rows, columns = self._rows, self._columns
-        self._source = None
-        if (rows.stop - rows.start, columns.stop - columns.start) != (height, width):
-            self._source = av.VideoFrame(columns.stop - columns.start, rows.stop - rows.start, format_name)
+        self._rows, self._columns = rows, columns = [source_span(*side) for side in sides]
+        self._source, self._parts = None, []
+        if (rows.stop - rows.start, columns.stop - columns.start) == (height, width):
+            return
+        self._source = av.VideoFrame(columns.stop - columns.start, rows.stop - rows.start, format_name)
+        for place, plane in enumerate(self._source.planes):
+            down, across = steps if place else (1, 1)
+            top, left = rows.start // down, columns.start // across
+            taken = slice(top, top + plane.height), slice(left, left + plane.width)
+            self._parts.append((_samples(plane)[: plane.height, : plane.width], taken))
 
     def _cut(self, frame: Any) -> Any:
         """The part of a frame that is scaled, as a frame that the next call overwrites."""
         source = self._source
-        for place, (whole, part) in enumerate(zip(frame.planes, source.planes, strict=True)):
-            down, across = self._steps if place else (1, 1)
-            top, left = self._rows.start // down, self._columns.start // across
-            _samples(part)[: part.height, : part.width] = _samples(whole)[
-                top : top + part.height, left : left + part.width
-            ]
+        for (part, taken), whole in zip(self._parts, frame.planes, strict=True):
+            part[...] = _samples(whole)[taken]
         source.colorspace, source.color_range = frame.colorspace, frame.color_range
         source.color_primaries, source.color_trc = frame.color_primaries, frame.color_trc
         return source
