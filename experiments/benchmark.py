@@ -7,7 +7,10 @@
     python experiments/benchmark.py compiled      # what torch.compile adds
     python experiments/benchmark.py optimized     # what optimize_for_inference adds
     python experiments/benchmark.py frozen        # the same beside torch.compile with freezing
-    python experiments/benchmark.py gpu           # all of these on a GPU, batches of 1 to 64, in 7 minutes
+    python experiments/benchmark.py gpu_inference # on a GPU, batches of 1 to 32; each gpu part takes 7 minutes
+    python experiments/benchmark.py gpu_training  # on a GPU, with and without activation checkpointing
+    python experiments/benchmark.py gpu_compiled  # on a GPU, eager, under torch.compile and as CUDA graphs
+    python experiments/benchmark.py gpu_long      # on a GPU, 8 to 128 frames
     python experiments/benchmark.py page          # measures nothing: puts what was written into docs/performance.md
 
 ViViT-B/16x2 on 32x224x224. All candidates of a case take turns in one process, beside a large matrix product; peak
@@ -19,8 +22,9 @@ Expected: the joint model faster than transformers' sdpa with half its memory in
 close to the matrix-product rate as the joint one; time linear in frames for the factorised variants and memory linear
 in tokens for all.
 
-The part for the GPU has not run on one: none could be had. Tried was that it ends in time and writes its files:
-`gpu --device cpu --size Ti/16x2 --side 32 --repeats 1 --seconds 30 --out runs/gpu`, which tells nothing about speed.
+The parts for GPUs have not run on one, as none was available. On a CPU they end in time and write their files at a very
+small size: `gpu_inference --device cpu --size Ti/16x2 --side 32 --repeats 1 --seconds 60 --out runs/gpu`. Begin with
+gpu_inference and gpu_training, which show whether the aims are met; `seeds_together.py --device cuda` is another part.
 """
 
 import argparse
@@ -68,6 +72,8 @@ def case_of(
     configs = [named_config(size, variant=variant, **changes) for variant in variants or ENCODERS]
     return case, [one for one in candidates(configs, peers, **options) if re.search(only, one.name)]
 
+
+GPU_BATCH = 8  # clips, of which the training of every candidate fits 80 GB
 
 # The attention maps of transformers' eager attention take gigabytes where clips are long.
 FUSED = "^(?!.*eager)"
@@ -117,33 +123,57 @@ def frozen(of: CaseOf, side: int) -> Plan:
     return _forms(of, side, {", optimized": {"optimize": True}, ", compiled": {"compile": {"freezing": True}}})
 
 
-def _forms(of: CaseOf, side: int, forms: dict[str, dict[str, Any]]) -> Plan:
+def _forms(
+    of: CaseOf, side: int, forms: dict[str, dict[str, Any]], dtypes: Sequence[str] = ("float32", "bfloat16")
+) -> Plan:
     """A case for each variant and dtype, with the variant in each of these forms."""
     plan = []
-    for dtype in ("float32", "bfloat16"):
+    for dtype in dtypes:
         for name in ENCODERS:
             case, (ours,) = of(name, side=side, dtype=dtype, peers=False)
             plan.append((case, [Candidate(ours.name + form, ours.make, **fields) for form, fields in forms.items()]))
     return plan
 
 
-def gpu(of: CaseOf, side: int) -> Plan:
-    """The most wanted first, so that what runs out of time is what matters least."""
-    at = partial(of, side=side)
+def gpu_inference(of: CaseOf, side: int) -> Plan:
+    """The most important first, so that what runs out of time matters least."""
     exact = ["tf32", "float32"] if torch.cuda.is_available() else ["float32"]
     return [
-        *(at(batch=batch) for batch in (16, 1, 64, 4)),
-        *(at(batch=batch, train=True, checkpointing=batch == 16) for batch in (16, 1, 4, 64)),
-        *(at(name, batch=16, peers=False, compile=True) for name in ENCODERS),
-        *(at(batch=16, dtype=dtype) for dtype in exact),
-        *(at(batch=4, dtype=dtype, train=True) for dtype in exact),
-        *(at(name, batch=16, train=True, peers=False, compile=True) for name in ENCODERS),
-        *(at(batch=4, num_frames=length) for length in (8, 16, 64, 128)),
-        *(of(batch=4, side=larger) for larger in (128, 160, 288, 320, 384) if side == 224),
+        *(of(side=side, batch=batch, only=FUSED) for batch in (GPU_BATCH, 1, 32, 4)),
+        *(of(side=side, batch=4, dtype=dtype, only=FUSED) for dtype in exact),
     ]
 
 
-PARTS = {part.__name__: part for part in (inference, training, frames, sides, compiled, optimized, frozen, gpu)}
+def gpu_training(of: CaseOf, side: int) -> Plan:
+    """The aims' batch, the largest (which may fit the memory only with checkpointing), and small ones."""
+    at = partial(of, side=side, train=True, only=FUSED)
+    plan = [at(batch=batch, checkpointing=batch >= GPU_BATCH) for batch in (GPU_BATCH, 32, 1, 4)]
+    return [*plan, at(batch=4, dtype="tf32" if torch.cuda.is_available() else "float32")]
+
+
+def gpu_compiled(of: CaseOf, side: int) -> Plan:
+    """Each variant eager, compiled, and as CUDA graphs, whose gain is largest where launching kernels takes longest."""
+    forms: dict[str, dict[str, Any]] = {
+        "": {},
+        ", compiled": {"compile": True},
+        ", CUDA graphs": {"compile": "reduce-overhead"},
+    }
+    sizes = [(1, False), (GPU_BATCH, False), (GPU_BATCH, True)]
+    return [
+        one
+        for batch, train in sizes
+        for one in _forms(partial(of, batch=batch, train=train), side, forms, ["bfloat16"])
+    ]
+
+
+def gpu_long(of: CaseOf, side: int) -> Plan:
+    """Longer clips, first the longest, in inference and training."""
+    plan = [of(side=side, num_frames=128, only=FUSED), of(side=side, num_frames=128, only=FUSED, train=True)]
+    return plan + [of(side=side, num_frames=length, only=FUSED) for length in (8, 16, 32, 64)]
+
+
+PARTS = {part.__name__: part for part in (inference, training, frames, sides, compiled, optimized, frozen)}
+PARTS |= {part.__name__: part for part in (gpu_inference, gpu_training, gpu_compiled, gpu_long)}
 
 
 def exponents(speeds: Sequence[Speed]) -> dict[str, tuple[float, float]]:
@@ -181,8 +211,9 @@ def aims() -> str:
         said = "not measured" if math.isnan(value) else "met" if met else "**not met**"
         rows.append(f"| {what} | `{part}` | {wanted} | {value:.3g} | {said} |")
 
-    def speeds_of(part: str, dtype: str) -> dict[str, Speed]:
-        return {one.candidate: one for one in read(RESULTS / part / "speeds.json")[0] if one.case.dtype == dtype}
+    def speeds_of(part: str, dtype: str, batch: int = 1) -> dict[str, Speed]:
+        speeds, _ = read(RESULTS / part / "speeds.json")
+        return {one.candidate: one for one in speeds if (one.case.dtype, one.case.shape[0]) == (dtype, batch)}
 
     def measured(part: str) -> bool:
         return (RESULTS / part / "speeds.json").exists()
@@ -211,6 +242,17 @@ def aims() -> str:
             row("joint: memory ~ tokens^", part, "≤ 1.1", powers.get("joint", unknown)[1])
         for name in [*ENCODERS][1:] if powers and part == "frames" else ():
             row(f"{name}: time ~ frames^", part, "≤ 1.1", powers.get(name, unknown)[0])
+    for part in ("gpu_inference", "gpu_training"):
+        now = speeds_of(part, "bfloat16", GPU_BATCH) if measured(part) else {}
+        if now:
+            fast, sdpa = now["joint"], now["transformers sdpa"]
+            about = f"batches of {GPU_BATCH}"
+            row(f"joint, {about}: times as fast as transformers sdpa", part, "≥ 1.5", sdpa.best / fast.best)
+            if part == "gpu_training":
+                taken = (fast.peak_bytes or math.nan) / (sdpa.peak_bytes or math.nan)
+                row(f"joint, {about}: memory over transformers sdpa's", part, "≤ 0.5", taken)
+        for name in [*ENCODERS][1:] if now else ():
+            row(f"{name}, {about}: share of the matrix product's rate", part, "≥ 0.6", now[name].share)
     return "\n".join(rows)
 
 
@@ -228,8 +270,8 @@ def shown(part: str) -> str:
 
 
 def page(text: str) -> str:
-    """The page with the tables of what was measured, here, by kernels.py and by data_path.py, between its marks."""
-    for part in [*PARTS, "kernels", "data", "aims"]:
+    """The page with the tables of what was measured, here and by other scripts, between its marks."""
+    for part in [*PARTS, "kernels", "data", "seeds", "gpu_seeds", "aims"]:
         start, end = f"<!-- results: docs/benchmarks/{part} -->\n", "\n<!-- end of results -->"
         if start in text and (part == "aims" or (RESULTS / part / "table.md").exists()):
             before, rest = text.split(start, 1)
@@ -244,7 +286,7 @@ def main() -> int:
     parser.add_argument("part", choices=[*PARTS, "page"])
     parser.add_argument("--seconds", type=float, help="for everything (1200 on a CPU, 420 elsewhere)")
     parser.add_argument("--out", type=Path, help="folder (docs/benchmarks/{part}, if on its device)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (cuda for the part gpu, cpu for the others)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (cuda for gpu parts, cpu for the others)")
     parser.add_argument("--size", default="B/16x2", help="the paper's name of a model (B/16x2)")
     parser.add_argument("--side", type=int, default=224, help="of a frame, pixels (224)")
     parser.add_argument("--repeats", type=int, help="rounds of a case (3 on a CPU, 10 elsewhere)")
@@ -257,7 +299,7 @@ def main() -> int:
             draw(speeds, file.parent)
         PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
-    own_device = "cuda" if options.part == "gpu" else "cpu"
+    own_device = "cuda" if options.part.startswith("gpu") else "cpu"
     device = options.device or own_device
     if device != "cpu" and not torch.cuda.is_available():
         print(f"{parser.prog}: there is no GPU here that torch {torch.__version__} can use", file=sys.stderr)

@@ -155,11 +155,16 @@ def test_inference_is_optimised_and_training_is_not(quick, train):
 
 
 def test_options_and_first_call_of_torch_compile(quick, monkeypatch, tmp_path):
-    given = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: given.append(options["options"]))
+    given, steps = [], []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, dynamic, **how: given.append(how))
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append(1))
     makes = [Candidate("plain", Toy), Candidate("compiled", Toy, True), Candidate("frozen", Toy, {"freezing": True})]
     speeds = compare(makes, Case(shape=SHAPE), repeats=1)
-    assert given == [None, {"freezing": True}]
+    assert given == [{}, {"options": {"freezing": True}}]
+    assert not steps
+    compare([Candidate("graphs", Toy, "reduce-overhead")], Case(shape=SHAPE), repeats=1)
+    assert given[2:] == [{"mode": "reduce-overhead"}]
+    assert steps
     assert [(speed.compile, speed.first_seconds is None) for speed in speeds] == [
         (False, True),
         (True, False),

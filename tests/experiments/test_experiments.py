@@ -15,7 +15,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 from vivit_zoo import ViViT
-from vivit_zoo.bench.report import Case, Speed
+from vivit_zoo.bench.report import Case, Speed, write
 from vivit_zoo.datasets import DataConfig, MovingDigits, NumberedDigits
 from vivit_zoo.studies.cells import Cell
 from vivit_zoo.studies.study import plan_study, run_cell
@@ -209,15 +209,40 @@ def test_each_part_of_the_benchmark_has_cases_with_candidates(benchmark):
     assert [case.shape[2] for case, _ in plans["frames"]] == [8, 16, 32, 64, 128]
     assert [case.shape[3] for case, _ in plans["sides"]] == [128, 160, 224, 288, 384]
     assert all("joint, checkpointing" in {one.name for one in models} for _, models in plans["training"])
-    assert {case.shape[0] for case, _ in plans["gpu"]} == {1, 4, 16, 64}
+    batches = {name: {case.shape[0] for case, _ in plan} for name, plan in plans.items() if name.startswith("gpu")}
+    assert batches == {
+        "gpu_inference": {1, 4, 8, 32},
+        "gpu_training": {1, 4, 8, 32},
+        "gpu_compiled": {1, 8},
+        "gpu_long": {1},
+    }
+    assert {one.compile for _, models in plans["gpu_compiled"] for one in models} == {False, True, "reduce-overhead"}
+    assert max(case.shape[2] for case, _ in plans["gpu_long"]) == 128
 
 
 def test_numbers_of_another_device_do_not_replace_those_of_the_page(benchmark, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "campaign", lambda *_: pytest.fail("measured"))
-    monkeypatch.setattr("sys.argv", ["benchmark.py", "gpu", "--device", "cpu"])
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "gpu_long", "--device", "cpu"])
     with pytest.raises(SystemExit):
         benchmark.main()
-    assert "benchmarks/gpu is for numbers of cuda: say --out" in capsys.readouterr().err
+    assert "benchmarks/gpu_long is for numbers of cuda: say --out" in capsys.readouterr().err
+
+
+def test_aims_for_gpus_are_about_the_batch_of_the_aims(benchmark, monkeypatch, tmp_path):
+    def speed(name, batch, seconds, peak):
+        case = Case(shape=(batch, 3, 32, 32, 32), dtype="bfloat16", train=True)
+        numbers = {"seconds": (seconds,), "matmul": (100.0,), "flops": 70, "peak_bytes": peak}
+        return Speed(candidate=name, compile=False, case=case, **numbers)
+
+    names = [*benchmark.ENCODERS, "transformers sdpa"]
+    speeds = [speed(name, batch, 16.0 if "sdpa" in name else batch, 9) for name in names for batch in (8, 1)]
+    (tmp_path / "gpu_training").mkdir()
+    write(speeds, {}, tmp_path / "gpu_training/speeds.json")
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    rows = benchmark.aims().splitlines()[2:]
+    assert rows[0] == "| joint, batches of 8: times as fast as transformers sdpa | `gpu_training` | ≥ 1.5 | 2 | met |"
+    assert "| ≤ 0.5 | 1 | **not met** |" in rows[1]
+    assert ["| ≥ 0.6 | 0.0875 | **not met** |" in row for row in rows[2:]] == [True] * 3
 
 
 def test_growth_is_the_exponent_over_tokens(benchmark):

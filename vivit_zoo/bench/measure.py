@@ -41,13 +41,14 @@ class Candidate:
         name: unique within a comparison.
         make: builds the module, such as `partial(create_model, "B/16x2")`. It must be picklable, because another
             process calls it too.
-        compile: whether to use `torch.compile`; or its `options`, such as {"freezing": True}.
+        compile: whether to use `torch.compile`; or its `mode`, such as "reduce-overhead" for CUDA graphs; or its
+            `options`, such as {"freezing": True}.
         optimize: whether to apply `vivit_zoo.optimize_for_inference` in forward passes.
     """
 
     name: str
     make: Callable[[], nn.Module]
-    compile: bool | Mapping[str, Any] = False
+    compile: bool | str | Mapping[str, Any] = False
     optimize: bool = False
 
 
@@ -201,8 +202,8 @@ def _step(candidate: Candidate, case: Case, video: Tensor) -> Callable[[], None]
     if candidate.optimize and not case.train:
         optimize_for_inference(module)
     if candidate.compile:
-        options = None if candidate.compile is True else dict(candidate.compile)
-        module.compile(dynamic=False, options=options)
+        how = {"mode" if isinstance(candidate.compile, str) else "options": candidate.compile}
+        module.compile(dynamic=False, **({} if candidate.compile is True else how))
 
     def forward() -> None:
         with torch.inference_mode():
@@ -214,7 +215,13 @@ def _step(candidate: Candidate, case: Case, video: Tensor) -> Callable[[], None]
         torch.stack([head.float().square().mean() for head in heads]).sum().backward()
         module.zero_grad()
 
-    return forward_and_backward if case.train else forward
+    step = forward_and_backward if case.train else forward
+
+    def step_with_graphs() -> None:
+        torch.compiler.cudagraph_mark_step_begin()  # the outputs of the step before may be overwritten
+        step()
+
+    return step_with_graphs if isinstance(candidate.compile, str) else step
 
 
 def _timed(step: Callable[[], Any], calls: int, device: torch.device) -> float:

@@ -24,7 +24,7 @@ class TransformersViViT(nn.Module):
 
     Args:
         config: the sizes; all other options have the defaults of transformers.
-        attention: its `attn_implementation`, "eager" or "sdpa".
+        attention: its `attn_implementation`: "eager", "sdpa", or "flash_attention_2".
         checkpointing: whether the backward pass recomputes the activations of each layer.
 
     Raises:
@@ -97,17 +97,30 @@ def vit_pytorch_vivit(config: ViViTConfig, variant: str, pool: str) -> nn.Module
 
 @dataclass(frozen=True)
 class Peer:
-    """A model of another library: the variant that it implements, a function that builds it, and its package."""
+    """A model of another library.
+
+    Args:
+        variant: that it implements.
+        make: builds it from a configuration.
+        package: that it needs.
+        can_checkpoint: whether `make` takes `checkpointing`.
+        optional: whether it is left out where its package is missing.
+    """
 
     variant: str
     make: Callable[..., nn.Module]
     package: str
     can_checkpoint: bool = False
+    optional: bool = False
 
 
 PEERS = {
     "transformers eager": Peer("joint", partial(TransformersViViT, attention="eager"), "transformers", True),
     "transformers sdpa": Peer("joint", partial(TransformersViViT, attention="sdpa"), "transformers", True),
+    # For GPUs, in half precision.
+    "transformers flash": Peer(
+        "joint", partial(TransformersViViT, attention="flash_attention_2"), "flash_attn", True, optional=True
+    ),
     "vit-pytorch factorised encoder": Peer(
         "factorised_encoder", partial(vit_pytorch_vivit, variant="factorized_encoder", pool="cls"), "vit_pytorch"
     ),
@@ -134,7 +147,7 @@ def candidates(
         compile: whether to add each of all these models under torch.compile.
 
     Raises:
-        ImportError: if the package of a peer is not installed.
+        ImportError: if the package of a peer is not installed, unless the peer is optional.
     """
     found = []
     for config in configs:
@@ -142,6 +155,8 @@ def candidates(
         rivals = {name: peer for name, peer in PEERS.items() if peers and peer.variant == config.variant}
         for name, peer in rivals.items():
             if find_spec(peer.package) is None:
+                if peer.optional:
+                    continue
                 raise ImportError(
                     f"{name} needs {peer.package}; pip install 'vivit-zoo[bench]', or leave out the peers"
                 )
