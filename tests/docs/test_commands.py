@@ -46,6 +46,8 @@ NOT_RUN = {
     "vivit-zoo probe": "likewise; tests/studies/test_probes.py runs it",
     "vivit-zoo attend": "likewise; tests/interpret/test_overlay.py runs it on small ones",
     "python experiments/table.py": "writes into the docs; tests/experiments/test_results.py runs its parts",
+    "python experiments/benchmark.py": "measures, or writes into the docs; tests/experiments runs its parts",
+    "python experiments/seeds_together.py": "needs a GPU; tests/experiments/test_seeds_together.py runs it on the CPU",
     "vivit-zoo train --data.train videos/train": "tests/training/test_run.py trains with masks",
     "vivit-zoo train rendered_digits": "tests/docs/test_multi_label.py runs it on few clips",
     "vivit-zoo check-data data/digits/train.csv": "likewise",
