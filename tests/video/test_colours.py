@@ -22,8 +22,8 @@ def by_torchvision(clip: Tensor) -> Tensor:
     """The same random values; every operation on all frames, in float32 without rounding between them."""
     video = ((clip + uniform(-32, 32)) / 255).clamp(0, 1)
     video = F.adjust_saturation(video, uniform(0.6, 1.4))
-    counted = video[:, :, :: colours._ROWS]
-    mean = F.rgb_to_grayscale(counted, 1).mean() if clip.shape[1] == 3 else counted.mean()
+    gray = F.rgb_to_grayscale(video, 1) if clip.shape[1] == 3 else video
+    mean = torch.cat([frame[:, number * 3 % 8 :: 8].flatten() for number, frame in enumerate(gray)]).mean()
     contrast = uniform(0.6, 1.4)
     video = (contrast * video + (1 - contrast) * mean).clamp(0, 1)
     turn = uniform(-0.2, 0.2)
@@ -42,6 +42,13 @@ def test_jitter_is_torchvisions(seed, channels):
     assert (ours - expected).abs().max() <= 0.5 + 2 / 16
     assert ours.dtype == torch.uint8
     assert torch.equal(clip[1:], noise(3, channels, 9, 7, seed=seed)[1:])
+
+
+def test_the_counted_rows_have_the_mean_of_all():
+    ramp = torch.arange(64.0).view(1, 1, 64, 1).expand(3, 8, 64, 5)
+    counted = colours._counted_rows(ramp)
+    assert counted.shape == (3, 8 * 8 * 5)
+    assert torch.equal(counted.mean(1), ramp.mean((1, 2, 3)))
 
 
 def test_neither_strides_nor_parts_matter(monkeypatch):
@@ -107,4 +114,4 @@ def test_few_passes_over_parts_that_stay_in_the_cache(monkeypatch):
     with Work() as work:
         colour_jitter(clip, overwrite=True)
     assert work.largest == 3 * 1600
-    assert work.written / clip.numel() < 46
+    assert work.written / clip.numel() < 44
