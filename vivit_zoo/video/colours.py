@@ -26,9 +26,9 @@ def colour_jitter(clip: Tensor, overwrite: bool = False) -> Tensor:
 
     As the original's: brightness ± 32 of 255 (added), saturation and contrast times 0.6 to 1.4, hue turned by up to a
     fifth of the circle. Unlike there, values are clipped after each step, saturation goes towards grey as in
-    torchvision, and contrast is about the mean of the whole clip, of which an eighth is counted, in each frame other
-    rows. Clips of one channel have no saturation and no hue. Values are rounded to a sixteenth before the hue is turned,
-    and to integers at the end.
+    torchvision, and contrast is about the mean of the whole clip, for which an eighth of the rows is counted, in each
+    frame others. Clips of one channel have no saturation and no hue. Values are rounded to a sixteenth before the hue
+    is turned, and to integers at the end.
 
     Args:
         clip: of 1 or 3 channels, with any strides; (c, t, h, w) in memory is the fastest.
