@@ -36,7 +36,7 @@ from vivit_zoo.studies.study import (
     run_from_command_line,
     run_study,
 )
-from vivit_zoo.training.checkpoint import read_metrics
+from vivit_zoo.training.checkpoint import flatten, read_metrics
 from vivit_zoo.training.loop import Trained
 
 SMALL = dataclasses.replace(
@@ -126,6 +126,28 @@ def test_a_cell_is_its_configuration(tmp_path):
     assert cell.folder.name.startswith("joint-")
     assert len({c.folder for c in [cell, *others]}) == 8
     assert dataclasses.replace(cell, setting=Setting("base", SMALL, ceiling=0.5)).folder == cell.folder
+
+
+def test_a_finished_cell_is_used_after_options_were_added(tmp_path):
+    """Also one with an own encoder, unless its source has changed; the new options must have their defaults."""
+    for encoder in (None, MeanOfTokens):
+        cell = Cell(Setting("joint", SMALL, encoder=encoder), 0, tmp_path)
+        config = json.loads(cell.train.to_json())
+        del config["mixup"], config["data"]["difficulty"], config["model"]["temporal_per_place"]
+        earlier = cell.folder.with_name(cell._name(flatten(config, SMALL.free), cells_module._source(encoder)))
+        assert earlier != cell.folder
+        earlier.mkdir()
+        (earlier / "config.json").write_text(json.dumps(config))
+        assert dataclasses.replace(cell).folder == cell.folder  # nothing was done there
+        (earlier / "result.json").write_text("{}")
+        assert dataclasses.replace(cell).folder == earlier
+        others = [
+            dataclasses.replace(cell, seed=1),
+            dataclasses.replace(cell, setting=Setting("joint", dataclasses.replace(SMALL, mixup=0.1), encoder=encoder)),
+            dataclasses.replace(cell, setting=Setting("joint", SMALL.change_model(depth=2), encoder=encoder)),
+            dataclasses.replace(cell, setting=Setting("joint", SMALL, encoder=partial(MeanOfTokens, power=2))),
+        ]
+        assert earlier not in {other.folder for other in others}
 
 
 class Broken(nn.Module):

@@ -1,11 +1,22 @@
 """The folder of a run: whole files, what is kept, what is found after an accident."""
 
+import dataclasses
 import json
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
-from vivit_zoo.training.checkpoint import Checkpoints, Metrics, claim_folder, read_metrics, write_whole
+from vivit_zoo.training.checkpoint import (
+    Checkpoints,
+    Metrics,
+    claim_folder,
+    fill_in,
+    flatten,
+    read_metrics,
+    write_whole,
+)
 
 
 def test_files_are_replaced_as_a_whole(tmp_path):
@@ -93,12 +104,47 @@ def test_the_best_is_a_file_of_its_own(tmp_path):
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path):
-    claim_folder(tmp_path / "run", {"lr": 1, "workers": 2}, free=("workers",))
-    claim_folder(tmp_path / "run", {"lr": 1, "workers": 4}, free=("workers",))
+    identify = partial(flatten, without=("workers",))
+    claim_folder(tmp_path / "run", {"lr": 1, "workers": 2}, identify)
+    claim_folder(tmp_path / "run", {"lr": 1, "workers": 4}, identify)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"lr": 1, "workers": 4}
     Checkpoints(tmp_path / "run" / "checkpoints").write(1, content(1))
     with pytest.raises(ValueError, match=r"another configuration \(it differs in lr, seed\)"):
-        claim_folder(tmp_path / "run", {"lr": 2, "seed": 0}, free=("workers",))
+        claim_folder(tmp_path / "run", {"lr": 2, "seed": 0}, identify)
+
+
+@dataclasses.dataclass
+class Inner:
+    width: int = 3
+    sides: tuple[int, int] = (1, 2)
+
+
+@dataclasses.dataclass
+class Outer:
+    lr: float
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    other: Any = None
+    added: Any = dataclasses.field(default_factory=Inner)
+
+
+def test_fields_that_an_earlier_version_lacked_have_their_defaults():
+    """At every depth; what has no default stays away, and what is not there now stays."""
+    whole = {"lr": 1.0, "inner": {"width": 3, "sides": [1, 2]}, "other": None, "added": {"width": 3, "sides": [1, 2]}}
+    like = Outer(lr=5.0, inner=Inner(width=9))
+    assert fill_in({"lr": 1.0}, like) == whole
+    assert fill_in({"lr": 1.0, "inner": {"width": 4}}, like) == whole | {"inner": {"width": 4, "sides": [1, 2]}}
+    assert fill_in({"old": 2}, like) == {"old": 2} | {name: one for name, one in whole.items() if name != "lr"}
+
+
+def test_a_run_of_an_earlier_version_is_resumed(tmp_path):
+    """Options that came since have their defaults, and the file stays as it was written."""
+    identify = partial(fill_in, like=Outer(lr=1.0))
+    claim_folder(tmp_path, {"lr": 1.0}, identify)
+    Checkpoints(tmp_path / "checkpoints").write(1, content(1))
+    claim_folder(tmp_path, fill_in({"lr": 1.0}, Outer(lr=1.0)), identify)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"lr": 1.0}
+    with pytest.raises(ValueError, match=r"\(it differs in other\)"):
+        claim_folder(tmp_path, fill_in({"lr": 1.0, "other": 1}, Outer(lr=1.0)), identify)
 
 
 @pytest.mark.parametrize("text", ['{"lr": ', "[1]"])

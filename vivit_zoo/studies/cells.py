@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import harmonic_mean
@@ -22,7 +23,7 @@ from vivit_zoo.flops import count_macs, count_params
 from vivit_zoo.model import ViViT
 from vivit_zoo.studies.measures import clips_to_reach, rise
 from vivit_zoo.system.machine import describe_machine
-from vivit_zoo.training.checkpoint import read_metrics, write_whole
+from vivit_zoo.training.checkpoint import flatten, read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.freeze import freeze
 from vivit_zoo.training.loop import train
@@ -87,7 +88,8 @@ class Cell:
     """One setting with one seed, in its own folder.
 
     The folder is named after the whole configuration, not after the setting. So a changed setting never uses the
-    results of another, and studies that keep their cells in one place share the cells that they have in common.
+    results of another, and studies that keep their cells in one place share the cells that they have in common. A cell
+    from an earlier version of this library, whose configuration lacks options that now have their defaults, is used.
 
     Args:
         setting: to run.
@@ -107,9 +109,22 @@ class Cell:
     @cached_property  # pickled with the cell: in a job, the source of an encoder in the experiment's file is not there
     def folder(self) -> Path:
         """The cell's folder."""
-        identity = json.dumps(self.train.identity()) + _source(self.setting.encoder)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-        return self.cells / f"{self.train.model.variant}-{digest}-seed{self.seed}"
+        identity, source = self.train.identity(), _source(self.setting.encoder)
+        folder = self.cells / self._name(identity, source)
+        if not folder.exists():
+            for older in sorted(self.cells.glob(f"{self.train.model.variant}-*-seed{self.seed}")):
+                with suppress(OSError, ValueError):
+                    config = json.loads((older / "config.json").read_text(encoding="utf-8"))
+                    started = (older / "result.json").exists() or any(older.glob("checkpoints/*.pt"))
+                    # The name says what the encoder's source was.
+                    same_source = older.name == self._name(flatten(config, self.train.free), source)
+                    if started and same_source and self.train.identify(config) == identity:
+                        return older
+        return folder
+
+    def _name(self, identity: dict[str, Any], source: str) -> str:
+        digest = hashlib.sha256((json.dumps(identity) + source).encode()).hexdigest()[:12]
+        return f"{self.train.model.variant}-{digest}-seed{self.seed}"
 
     @property
     def error_file(self) -> Path:

@@ -1,5 +1,6 @@
 """Files of a run: configuration, metrics and checkpoints, readable at any time even if the run is killed."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["Checkpoints", "Metrics", "claim_folder", "flatten", "read_metrics", "write_whole"]
+__all__ = ["Checkpoints", "Metrics", "claim_folder", "fill_in", "flatten", "read_metrics", "write_whole"]
+
+Identify = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
@@ -24,13 +27,14 @@ def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
     os.replace(part, file)
 
 
-def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = ()) -> None:
-    """Write the configuration of a run to config.json, unless there are checkpoints of another configuration.
+def claim_folder(folder: Path, config: dict[str, Any], identify: Identify | None = None) -> None:
+    """Write the configuration of a run to config.json, unless there are checkpoints of it or of another configuration.
 
     Args:
         folder: folder of the run; created if missing.
         config: configuration of the run.
-        free: fields that may change between calls, because they do not change the result; "data.x" for x in data.
+        identify: returns the fields of a configuration that the result depends on, by dotted name, such as
+            `TrainConfig.identify`; by default all.
 
     Raises:
         ValueError: if the folder has a run with another configuration, or with one that cannot be read.
@@ -39,7 +43,8 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
     file, text = folder / "config.json", json.dumps(config, indent=2)
     if file.exists() and any(folder.glob("checkpoints/*.pt")):  # without checkpoints the configuration may change
         try:
-            theirs, mine = (flatten(dict(json.loads(one)), free) for one in (file.read_text(encoding="utf-8"), text))
+            found = dict(json.loads(file.read_text(encoding="utf-8")))
+            theirs, mine = map(identify or flatten, (found, json.loads(text)))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file} cannot be read ({error}); choose another folder, or delete this one") from error
         if theirs != mine:
@@ -48,7 +53,32 @@ def claim_folder(folder: Path, config: dict[str, Any], free: tuple[str, ...] = (
                 f"{folder} has a run with another configuration (it differs in {', '.join(changed)}); choose another "
                 "folder, or delete this one"
             )
+        return  # as it was written: the folders of cells are recognised by it
     write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def fill_in(config: dict[str, Any], like: Any) -> dict[str, Any]:
+    """Return a configuration with the defaults of the fields that it lacks, as one from an earlier version does.
+
+    Args:
+        config: as JSON.
+        like: an instance of the dataclass, which says what fields there are.
+    """
+    filled = dict(config)
+    for field in dataclasses.fields(like):
+        now = getattr(like, field.name)
+        if field.name in config:
+            if dataclasses.is_dataclass(now) and isinstance(config[field.name], dict):
+                filled[field.name] = fill_in(config[field.name], now)
+            continue
+        default: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if default is not dataclasses.MISSING:
+            nested = dataclasses.is_dataclass(default) and not isinstance(default, type)
+            values = dataclasses.asdict(default) if nested else default
+            filled[field.name] = json.loads(json.dumps(values))
+    return filled
 
 
 def flatten(config: dict[str, Any], without: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:

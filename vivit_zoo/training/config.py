@@ -10,7 +10,7 @@ import torch
 from vivit_zoo.config import ViViTConfig
 from vivit_zoo.datasets import DataConfig
 from vivit_zoo.model import ViViT
-from vivit_zoo.training.checkpoint import flatten
+from vivit_zoo.training.checkpoint import fill_in, flatten
 from vivit_zoo.weights import LoadReport, init_from_image
 from vivit_zoo.weights.resize import Tubelet
 from vivit_zoo.weights.start import PixelRule, Positions, Temporal
@@ -249,7 +249,11 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """Return all fields that the result depends on, as JSON values with dotted names."""
-        return flatten(json.loads(self.to_json()), self.free)
+        return self.identify(json.loads(self.to_json()))
+
+    def identify(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the same of another run from its config.json; fields that an earlier version lacked get defaults."""
+        return flatten(fill_in(config, self), self.free)
 
     def change_model(self, **changes: Any) -> Self:
         """Return a copy with changed fields of the model."""

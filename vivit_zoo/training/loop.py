@@ -117,7 +117,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
             f"{config.accumulate}{repeats}; it must be divisible by their product"
         )
     if main:
-        claim_folder(run_dir, json.loads(config.to_json()), config.free)
+        claim_folder(run_dir, json.loads(config.to_json()), config.identify)
     accelerator.wait_for_everyone()
     set_seed(config.seed)
     memory = PeakMemory(device)
