@@ -271,11 +271,11 @@ def shown(part: str) -> str:
 
 def page(text: str) -> str:
     """The page with the tables of what was measured, here and by other scripts, between its marks."""
-    for part in [*PARTS, "kernels", "data", "seeds", "gpu_seeds", "aims"]:
-        start, end = f"<!-- results: docs/benchmarks/{part} -->\n", "\n<!-- end of results -->"
+    for part in [*PARTS, "kernels", "data", "seeds", "gpu_seeds", "cell", "aims"]:
+        start, end = f"<!-- results: docs/benchmarks/{part} -->\n", "<!-- end of results -->"
         if start in text and (part == "aims" or (RESULTS / part / "table.md").exists()):
             before, rest = text.split(start, 1)
-            text = before + start + shown(part) + end + rest.split(end, 1)[1]
+            text = f"{before}{start}{shown(part)}\n{end}{rest.split(end, 1)[1]}"
     return text
 
 

@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "tokens",
     },
     "training": {
-        *("config", "datasets", "evaluation", "flops", "model", "plots", "system", "video", "weights"),
+        *("attention", "config", "datasets", "evaluation", "flops", "model", "plots", "system", "video", "weights"),
     },
     "studies": {"config", "datasets", "evaluation", "flops", "model", "plots", "system", "training"},
     "bench": {"config", "inference", "flops", "model", "plots", "system", "training", "video"},

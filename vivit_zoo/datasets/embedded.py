@@ -79,7 +79,7 @@ class EmbeddedClips(Dataset[tuple[Tensor, Label]]):
             pictures.append(rng.integers(0, 256, (self.num_frames, self.side, self.side), dtype=np.uint8))
         video = self._render_all(draws)
         # Noise that is uniform in [-0.1, 0.1] is far cheaper than Gaussian noise.
-        video += (torch.from_numpy(np.stack(pictures)).float() - 127.5) * (0.2 / 255)
+        video += torch.from_numpy(np.stack(pictures)).float().sub_(127.5).mul_(0.2 / 255)
         return list(zip(video.clamp_(0, 1).mul_(2).sub_(1)[:, None], labels, strict=True))
 
     def videos(self) -> Catalogue:
@@ -134,9 +134,9 @@ def draw_digit(digit: Tensor, x: Tensor, y: Tensor, angle: Tensor, size: Tensor,
     dx = (pixel - x[..., None] + half).remainder(side) - half  # b t w
     dy = (pixel - y[..., None] + half).remainder(side) - half  # b t h
     cos, sin = (f(angle)[..., None] * 2 / size[:, None, None] for f in (torch.cos, torch.sin))
-    u = (cos * dx)[..., None, :] + (sin * dy)[..., :, None]
-    v = (cos * dy)[..., :, None] - (sin * dx)[..., None, :]
-    points = torch.stack([u, v], dim=-1)
+    points = dx.new_empty(*dx.shape, side, 2)  # written in place, which takes half of the time of stacking
+    torch.add((cos * dx)[..., None, :], (sin * dy)[..., :, None], out=points[..., 0])
+    torch.sub((cos * dy)[..., :, None], (sin * dx)[..., None, :], out=points[..., 1])
     images = digit.repeat_interleave(x.shape[1], 0)
     return F.grid_sample(images, points.flatten(0, 1), align_corners=False).reshape(points.shape[:-1])
 

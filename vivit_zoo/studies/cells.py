@@ -22,7 +22,7 @@ from vivit_zoo.evaluation.evaluate import shuffle_frames, swap_halves
 from vivit_zoo.flops import count_macs, count_params
 from vivit_zoo.model import ViViT
 from vivit_zoo.studies.measures import clips_to_reach, rise
-from vivit_zoo.system.machine import describe_machine
+from vivit_zoo.system.machine import describe_machine, keep_freed_memory
 from vivit_zoo.training.checkpoint import flatten, read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.freeze import freeze
@@ -194,6 +194,7 @@ def run_cell(cell: Cell, threads: int, bar: int = 0) -> None:
         bar: line of the terminal for the progress bar.
     """
     torch.set_num_threads(threads)
+    keep_freed_memory()
     config, began, used = cell.train, time.perf_counter(), time.process_time()
     trained = train(config, cell.folder, cell.setting.encoder, bar=bar)
     started = time.perf_counter()

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["PeakMemory", "choose_device", "cpu_capabilities", "describe_machine", "use_bf16"]
+__all__ = ["PeakMemory", "choose_device", "cpu_capabilities", "describe_machine", "keep_freed_memory", "use_bf16"]
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -68,6 +70,20 @@ def use_bf16(precision: str, cpu: bool) -> bool:
         return False  # autocast to bfloat16 depends on the version of macOS
     # Without AMX a CPU emulates bfloat16, up to several hundred times slower than float32.
     return bool(cpu_capabilities().get("amx_bf16", False))
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep up to 1 GB of freed memory for its next tensors, and return whether it can: with glibc.
+
+    By default glibc returns the memory of a training step's tensors to the system, which clears the pages that it gives
+    out again for the next step. With small models that is several percent of the time (docs/performance.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # other C libraries
+        return False
+    # 32 MB is the largest size that glibc can be told to take from its heap.
+    return bool(mallopt(M_MMAP_THRESHOLD, 2**25) and mallopt(M_TRIM_THRESHOLD, 2**30))
 
 
 class PeakMemory:

@@ -27,6 +27,7 @@ from vivit_zoo.evaluation.evaluate import evaluate
 from vivit_zoo.model import ViViT
 from vivit_zoo.system.machine import PeakMemory, use_bf16
 from vivit_zoo.system.signals import StopSignals
+from vivit_zoo.training.attend import short_attention
 from vivit_zoo.training.checkpoint import Checkpoints, Metrics, claim_folder, write_whole
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.distributed import (
@@ -41,7 +42,7 @@ from vivit_zoo.training.distributed import (
 from vivit_zoo.training.freeze import freeze, frozen_modules, set_train_mode
 from vivit_zoo.training.loading import BrokenFiles, Feed, loader
 from vivit_zoo.training.objective import Objective, TargetScale
-from vivit_zoo.training.optim import WeightAverage, warmup_cosine
+from vivit_zoo.training.optim import WeightAverage, use_fused_kernel, warmup_cosine
 from vivit_zoo.training.order import TestOrder, TrainOrder, group_by_class
 from vivit_zoo.training.trackers import start_trackers
 
@@ -148,6 +149,8 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     )
     for group in optimizer.param_groups:  # older timm takes frozen ones without weight decay
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    if not config.shard:
+        use_fused_kernel(optimizer)
     average = WeightAverage(model, config.ema) if config.ema else None
     objective = Objective(config, data, device, checkpoint and checkpoint.get("scale"))
     done, seconds, best, total = 0, 0.0, -math.inf, torch.zeros((), device=device)
@@ -204,7 +207,8 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
         dynamic_ncols=True,
         disable=None if main else True,  # None: where stderr is no terminal
     )
-    with StopSignals() as signals:
+    short = device.type == "cpu" and not config.compile
+    with StopSignals() as signals, short_attention(model) if short else nullcontext():
         started = time.perf_counter()
         for step in steps:
             set_train_mode(model, frozen)

@@ -1,4 +1,4 @@
-"""Learning rate schedule and moving average of the weights."""
+"""Learning rate schedule, fused optimisers and moving average of the weights."""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["WeightAverage", "warmup_cosine"]
+__all__ = ["WeightAverage", "use_fused_kernel", "warmup_cosine"]
 
 
 def warmup_cosine(step: int, warmup_steps: int, steps: int) -> float:
@@ -17,6 +17,13 @@ def warmup_cosine(step: int, warmup_steps: int, steps: int) -> float:
     """
     rise = min(1.0, step / warmup_steps) if warmup_steps else 1.0
     return rise * 0.5 * (1 + math.cos(math.pi * (max(0, step - warmup_steps) / (steps - warmup_steps) % 1)))
+
+
+def use_fused_kernel(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimiser of torch that has a fused kernel use it: one call for all parameters, equal up to rounding."""
+    for group in optimizer.param_groups:
+        if "fused" in group:
+            group["fused"] = True
 
 
 class WeightAverage:
