@@ -7,8 +7,11 @@ Paper, Table 5 (L/16x2, Model 1, Kinetics-400): 224, 288 and 320 pixels reach 80
 Here the frames are the same 32 pixels rendered smaller or larger, in patches of 8, so a larger frame contains nothing
 new, only more tokens. The image model (still_digits.py) was trained at 32 pixels; its positions are interpolated.
 
+The question is about a budget: the measure is the accuracy after 150 steps (4,800 clips), when the order is not yet
+learned.
+
 Seen: at another size the image model still recognises nearly as many numbers, so resized positions work. More tokens
-with the same content add nothing.
+with the same content add nothing within this budget.
 """
 
 import sys

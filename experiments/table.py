@@ -62,7 +62,8 @@ Accuracies are of new clips, in percent: the mean over the seeds and its 95 % in
 from the first row, seed by seed, and bold if their interval excludes zero. *Decision* says what the interval decides:
 away from zero, equal within a margin, or open, with the number of seeds that would decide it if mean and spread stay as
 they are. Some studies measure the clips that training takes to reach an accuracy: then means are geometric, differences
-are ratios, and a run that does not get there counts as if it did at its end. If seeds were added until differences were
+are ratios, and a run that does not get there counts as if it did at its end. *GMACs to 90 %* are the same as
+computation: those of a forward pass of each clip, times three for training. If seeds were added until differences were
 decided (`--seeds auto`), the intervals of the differences allow for that, and hold for all of a study together; see
 [own-study.md](own-study.md).
 

@@ -35,7 +35,12 @@ def sequential(tmp_path, accuracies, max_seeds=30, fail=(), measure=None, ceilin
                 cell.error_file.write_text("broken")
             else:
                 accuracy = accuracies[cell.setting.name](cell.seed)
-                result = {"accuracy": accuracy, "head_accuracy": {}, "clips": 10_000 * accuracy}
+                result = {
+                    "accuracy": accuracy,
+                    "head_accuracy": {},
+                    "clips": 10_000 * accuracy,
+                    "reached": accuracy < 1,
+                }
                 (cell.folder / "result.json").write_text(json.dumps(result))
 
     design = Design(measure or Accuracy(), sequential=True, alpha=ALPHA / (len(settings) - 1))
@@ -85,3 +90,12 @@ def test_settings_that_cannot_get_there_are_not_compared_and_get_no_more_seeds(t
     assert {name: len(one) for name, one in seeds.items()} == {"first": 6, "open": 6, "control": 3}
     seeds = sequential(tmp_path / "in reach", accuracies, 6, measure=ClipsToReach(), ceilings={"control": 0.95})
     assert len(seeds["control"]) == 6
+
+
+def test_settings_of_which_no_run_gets_there_get_no_more_seeds_if_the_first_does_not_either(tmp_path):
+    accuracies = {"first": lambda _: 1.0, "open": lambda seed: 0.1 + 0.8 * (seed % 2), "never": lambda _: 1.0}
+    seeds = sequential(tmp_path, accuracies, 6, measure=ClipsToReach())
+    assert {name: len(one) for name, one in seeds.items()} == {"first": 6, "open": 6, "never": 3}
+    accuracies["first"] = lambda seed: 1.0 if seed else 0.99  # got there once
+    seeds = sequential(tmp_path / "once", accuracies, 6, measure=ClipsToReach())
+    assert len(seeds["never"]) == 6

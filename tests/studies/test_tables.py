@@ -84,6 +84,29 @@ def test_clips_to_reach_are_geometric_means_and_say_what_did_not_get_there():
     assert never[4] == "0 of 2"
 
 
+def test_clips_are_also_shown_as_computation_where_settings_differ_in_it():
+    """A training step takes three forward passes. Of two lower bounds there is no ratio."""
+    rows = [row(name, {0: 0.9, 1: 0.92, 2: 0.9}) for name in ("first", "cheap", "never", "broken")]
+    rows[3].results.clear()
+    for one, clips, macs in zip(rows, (1000, 1000, 4000), (2e9, 5e8, 1e9), strict=False):
+        for seed in one.results:
+            one.results[seed] |= {"clips": clips * 2**seed, "reached": clips < 4000, "macs": macs}
+    design = Design(ClipsToReach())
+
+    def columns(*some):
+        header, _, *lines = cells_of(study_table(some, design, pace=False))
+        return header[-2:], [line[-2:] for line in lines]
+
+    titles, (first, cheap, never, broken) = columns(*rows)
+    assert titles == ["GMACs to 90 %", "ratio of GMACs"]
+    assert [one[0].split(" (")[0] for one in (first, cheap, never)] == ["12,000", "3,000", "over 24,000"]
+    assert [first[1], cheap[1], broken] == ["", "**0.25 (0.25 to 0.25)**", ["", ""]]
+    assert never[1] == "**over 2.00 (2.00 to 2.00)**"
+    assert columns(rows[2], rows[1], rows[2])[1][1][1] == "**under 0.12 (0.12 to 0.12)**"
+    assert columns(rows[2], rows[1], rows[2])[1][2][1] == ""
+    assert columns(rows[0], rows[0])[0] == ["params", "GMACs"]
+
+
 def test_trained_accuracies_show_how_much_they_still_rose():
     rows = [row("a", {0: 0.9, 1: 0.9}, rise=0.02)]
     header, _, a = cells_of(study_table(rows, Design(Accuracy(trained=True))))

@@ -125,7 +125,8 @@ def add_seeds(
 
     All settings start with `LEAST_SEEDS` seeds. Then each round adds a seed to the first setting and to those whose
     difference is neither away from zero nor equal within the margin, by intervals that hold whenever a study stops.
-    Settings that cannot reach what is measured, such as controls, are not compared and keep their first seeds.
+    Settings that cannot reach what is measured, such as controls, are not compared and keep their first seeds. So do
+    settings of which no run reached it, if none of the first setting did: more such runs would say as little.
 
     Args:
         plan: makes the cells of some settings and seeds, like `plan_study`.
@@ -152,6 +153,8 @@ def add_seeds(
         undecided = {name for name, one in compared.items() if one is None or not one.decision.decided}
         undecided -= {cell.setting.name for cell in cells if not cell.done}  # failed, and would fail again
         undecided -= {row.name for row in others if design.measure.out_of_reach(row.ceiling)}
+        if len(first.censored(design.measure)) == len(first.results):
+            undecided -= {row.name for row in others if len(row.censored(design.measure)) == len(row.results)}
         if not undecided or not all(cell.done for cell in cells if cell.setting.name == first.name):
             break
         more = plan([settings[0], *(one for one in settings if one.name in undecided)], [seed])

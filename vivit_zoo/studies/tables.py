@@ -20,6 +20,7 @@ def study_table(rows: Sequence[Row], design: Design | None = None, pace: bool = 
 
     The first column is what the study measures, as the mean over the seeds with its 95 % interval. The second is the
     difference from the first row, seed by seed; it is bold if its interval excludes zero. Empty columns are left out.
+    Clips to reach an accuracy are also shown as computation, with ratios, if the settings differ in GMACs.
 
     Args:
         rows: of the study.
@@ -58,6 +59,14 @@ def study_table(rows: Sequence[Row], design: Design | None = None, pace: bool = 
         "trained": lambda row: _largest(_fewer(row), "{:,.0f}", 1),
         "GMACs": lambda row: _largest(row.values("macs"), "{:.3g}", 1e9),
     }
+    if isinstance(measure, ClipsToReach) and len({_clip_cost(row) for row in rows if row.results}) > 1:
+        columns[measure.title.replace("clips", "GMACs")] = lambda row: mean_text(row, measure, _clip_cost(row))
+        columns["ratio of GMACs"] = lambda row: (
+            # Of two lower bounds the ratio says nothing.
+            ""
+            if row.censored(measure) and rows[0].censored(measure)
+            else difference_text(compared[row.name], design, _clip_cost(row) - _clip_cost(rows[0]))
+        )
     if pace:
         columns |= {
             "clips/s": lambda row: _pace(row.values("clips_per_second")),
@@ -69,22 +78,35 @@ def study_table(rows: Sequence[Row], design: Design | None = None, pace: bool = 
     return markdown({title: cells for title, cells in texts.items() if any(cells)}, left=("setting", "decision"))
 
 
-def mean_text(row: Row, measure: Measure) -> str:
-    """The mean of a setting with its interval; "over" it, if some runs did not reach what was to be reached."""
-    values = list(row.measured(measure).values())
+def mean_text(row: Row, measure: Measure, shift: float = 0.0) -> str:
+    """The mean of a setting with its interval; "over" it, if some runs did not reach what was to be reached.
+
+    Args:
+        row: the setting.
+        measure: of the study.
+        shift: added to all numbers, on the measure's scale.
+    """
+    values = [value + shift for value in row.measured(measure).values()]
     if not values:
         return ""
     text = measure.text(*t_interval(values))
     return f"over {text}" if row.censored(measure) else text
 
 
-def difference_text(compared: Comparison | None, design: Design) -> str:
-    """A comparison's mean and interval, bold if it excludes zero; "over" or "under", if censored runs make it so."""
+def difference_text(compared: Comparison | None, design: Design, shift: float = 0.0) -> str:
+    """A comparison's mean and interval, bold if it excludes zero; "over" or "under", if censored runs make it so.
+
+    Args:
+        compared: the comparison; None for no text.
+        design: of the study.
+        shift: added to all differences, on the measure's scale.
+    """
     if compared is None:
         return ""
-    text = design.measure.difference(compared.middle, compared.half)
+    middle = compared.middle + shift
+    text = design.measure.difference(middle, compared.half)
     text = {1: f"over {text}", -1: f"under {text}", 0: text}[compared.bound]
-    return f"**{text}**" if compared.decision.sign else text
+    return f"**{text}**" if abs(middle) > compared.half else text
 
 
 def decision_text(compared: Comparison | None, design: Design) -> str:
@@ -115,6 +137,11 @@ def _fewer(row: Row) -> dict[int, float]:
     """The number of parameters that train, where others are frozen."""
     trained, params = row.values("trained_params"), row.values("params")
     return {seed: count for seed, count in trained.items() if count < params[seed]}
+
+
+def _clip_cost(row: Row) -> float:
+    """The logarithm of the GMACs of training on one clip: the backward pass takes as many as two forward passes."""
+    return math.log(3 * max(row.values("macs").values()) / 1e9) if row.results else 0.0
 
 
 def _largest(values: dict[int, float], form: str, unit: float) -> str:
