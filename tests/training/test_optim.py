@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from timm.optim import create_optimizer_v2
 from torch import nn
 
-from vivit_zoo.training.optim import WeightAverage, warmup_cosine
+from vivit_zoo.training.optim import WeightAverage, use_fused_kernel, warmup_cosine
 
 
 def test_schedule_is_the_originals(parity):
@@ -22,6 +23,28 @@ def test_schedule():
     assert shares[4:] == sorted(shares[4:], reverse=True)
     assert shares[8] == pytest.approx(0.5)
     assert warmup_cosine(0, 0, 3) == 1
+
+
+@pytest.mark.parametrize("opt", ["adamw", "momentum", "lamb"])
+def test_optimisers_make_the_same_steps_with_a_fused_kernel(opt, monkeypatch):
+    """Those that have one use it; timm's lamb has none."""
+    fused = []
+    for name in ("_fused_adamw_", "_fused_sgd_"):
+        kernel = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *x, kernel=kernel, **y: fused.append(1) or kernel(*x, **y))
+    weights = []
+    for use in (lambda _: None, use_fused_kernel):
+        torch.manual_seed(0)
+        model = nn.Linear(5, 3)
+        optimizer = create_optimizer_v2(model, opt=opt, lr=0.1, weight_decay=0.1)
+        use(optimizer)
+        for _ in range(3):
+            model(torch.randn(4, 5)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        weights.append(model.weight.detach())
+    torch.testing.assert_close(*weights)
+    assert bool(fused) == (opt != "lamb")
 
 
 def test_weight_average():
