@@ -260,7 +260,7 @@ def page(studies: Studies) -> str:
 def with_tables(text: str) -> str:
     """A page with what its marks name, such as `<!-- results: docs/results/variants/table.md -->`, as it is now."""
     return re.sub(
-        r"(<!-- results: (docs/results/\S+) -->\n).*?(\n<!-- end of results -->)",
+        r"(<!-- results: (docs/(?:results|benchmarks)/\S+\.md) -->\n).*?(\n<!-- end of results -->)",
         lambda found: found[1] + (ROOT / found[2]).read_text(encoding="utf-8").strip() + found[3],
         text,
         flags=re.DOTALL,

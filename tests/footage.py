@@ -149,7 +149,7 @@ def no_frames(path):
 
 BAD_FILES = {
     "missing": (lambda path: None, "there is no such file"),
-    "folder": (lambda path: path.mkdir(), "not a file"),
+    "folder": (lambda path: path.mkdir(), "a folder, not a video"),
     "empty": (lambda path: path.write_bytes(b""), "the file is empty"),
     "text": (lambda path: path.write_text("<!DOCTYPE html>\n" * 99), r"a text file, not a video; it begins '<!DOCTYPE"),
     "noise": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(9999)), "not a video, or its beginning is"),

@@ -3,6 +3,7 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.conftest import tiny_config
 from vivit_zoo import ViViT, commands
 from vivit_zoo.cli import VARIANTS, main
 from vivit_zoo.encoders import ENCODERS
+from vivit_zoo.system.program import PROGRAM
 from vivit_zoo.training.help import STUDY_HELP, TRAIN_HELP
 
 ROOT = Path(__file__).parents[1]
@@ -150,8 +152,9 @@ def test_studies_and_recipes_of_a_wheel(tmp_path):
 def test_scripts_get_the_arguments_and_give_the_exit_code(arguments, script, monkeypatch):
     seen = []
 
-    def run_path(path, run_name):
+    def run_path(path, init_globals, run_name):
         assert sys.path[0] == str(Path(path).parent)
+        assert init_globals == {PROGRAM: f"vivit-zoo {' '.join(arguments[:-2])}"}
         seen.append((path, run_name, sys.argv[1:]))
         raise SystemExit(3)
 
@@ -238,6 +241,20 @@ def test_a_missing_module_is_named_with_the_command_that_installs_it(monkeypatch
         monkeypatch.setattr(commands, "summary", fail)
         assert main(["summary", "B/16x2"]) == 2
         assert capsys.readouterr().err == f"vivit-zoo: {module} is not installed; this needs it: {advice}\n"
+
+
+def test_a_warning_for_the_user_is_one_line(monkeypatch, capsys):
+    def warn(_):
+        for category in (UserWarning, DeprecationWarning):
+            print(warnings.formatwarning("2 of 3 videos are absent", category, "code.py", 7, "line"), end="")
+        return 0
+
+    monkeypatch.setattr(commands, "summary", warn)
+    before = warnings.formatwarning
+    assert main(["summary", "B/16x2"]) == 0
+    assert warnings.formatwarning is before
+    ours, theirs = "vivit-zoo: warning: 2 of 3 videos are absent\n", "code.py:7: DeprecationWarning: 2 of 3"
+    assert capsys.readouterr().out.startswith(ours + theirs)
 
 
 def test_ctrl_c_is_an_exit_code_without_a_traceback(monkeypatch, capsys):

@@ -21,6 +21,7 @@ from vivit_zoo.datasets import MovingDigits
 from vivit_zoo.hf import ViViTForVideoClassification, VivitZooConfig
 from vivit_zoo.studies.cells import BASE
 from vivit_zoo.training.losses import binary_cross_entropy, cross_entropy, squared_error
+from vivit_zoo.weights.processing import Processing
 
 NAMES = ["walking", "running", "eating", "sleeping", "reading"]
 
@@ -30,6 +31,7 @@ variants = pytest.mark.parametrize("variant", VARIANTS)
 def saved(folder, **changes):
     model = randomise(ViViT(tiny_config(**changes))).eval()
     model.class_names = NAMES if model.num_classes == 5 else None
+    model.processing = Processing(short_side=9, antialias=False, stride=3, views=(2, 3))
     model.save_pretrained(folder)
     return model
 
@@ -55,7 +57,7 @@ def test_auto_class_reads_our_folder_and_we_read_its_folder(variant, changes, tm
         theirs.save_pretrained(tmp_path / "theirs")
         again = ViViT.from_pretrained(tmp_path / "theirs")
         assert torch.equal(again(video), logits)
-    assert (again.config, again.class_names) == (ours.config, NAMES)
+    assert (again.config, again.class_names, again.processing) == (ours.config, NAMES, ours.processing)
     config = json.loads((tmp_path / "theirs" / "config.json").read_text())
     assert "auto_map" not in config  # no code travels with the weights
 
@@ -82,7 +84,7 @@ def test_the_problem_type_chooses_the_loss_and_travels_both_ways(problem_type, t
         torch.testing.assert_close(found, loss(ours(video), labels))
     theirs.save_pretrained(tmp_path / "theirs")
     again = ViViT.from_pretrained(tmp_path / "theirs")
-    assert (again.problem_type, again.class_names) == (problem_type, NAMES)
+    assert (again.problem_type, again.class_names, again.processing) == (problem_type, NAMES, ours.processing)
     assert ViViT.from_pretrained(tmp_path / "theirs", num_classes=2).problem_type is None  # a new head
 
 

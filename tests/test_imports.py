@@ -55,7 +55,7 @@ MAY_IMPORT = {
         *("bench", "config", "datasets", "encoders", "evaluation", "flops", "inference", "interpret", "model"),
         *("studies", "system", "video", "weights"),
     },
-    "scripts": {"training"},
+    "scripts": {"system", "training"},
 }
 WINGS = sorted(file.parent.name for file in PACKAGE.glob("*/__init__.py"))
 FILES = sorted(".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in PACKAGE.rglob("*.py"))

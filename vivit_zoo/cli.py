@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from vivit_zoo import __version__
 from vivit_zoo.system.extras import install_advice
 from vivit_zoo.system.pipes import exit_if_pipe_closes
+from vivit_zoo.system.program import plain_warnings, unknown_argument
 
 __all__ = ["main"]
 
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: with 141 if the reader of the output closed it, as `head` does; with 2 from the parser.
     """
     try:
-        with exit_if_pipe_closes():
+        with plain_warnings("vivit-zoo"), exit_if_pipe_closes():
             return _run(sys.argv[1:] if arguments is None else list(arguments))
     except ModuleNotFoundError as error:
         print(f"vivit-zoo: {install_advice(error)}", file=sys.stderr)
@@ -59,8 +61,18 @@ def _run(arguments: list[str]) -> int:
     return getattr(commands, re.sub("[- ]", "_", options.command))(options)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the options that are similar to an unknown one; of a command, with the usage of the command."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(unknown_argument(rest[0], re.findall(r"--[\w-]+", self.format_usage())))
+        return options, rest
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vivit-zoo", description="Modular ViViT variants.", allow_abbrev=False)
+    parser = _Parser(prog="vivit-zoo", description="Modular ViViT variants.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     add = partial(commands.add_parser, allow_abbrev=False)
@@ -113,7 +125,8 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
         "--views",
         type=_views,
         metavar="CLIPSxCROPS",
-        help="1x1, 4x3, ... (4x3; 1x1 where the model's source says more)",
+        help="clips of a video and crops of each whose outputs are averaged: 1x1, 4x3, ... (as the model was tested; "
+        "if that is unknown, 4x3)",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
     command.add_argument(
@@ -284,22 +297,26 @@ def _add_video_options(command: argparse.ArgumentParser, *policies: str) -> None
 
 def _add_sampling(command: argparse.ArgumentParser, *policies: str) -> None:
     command.add_argument(
-        "--stride", type=_positive, help="distance of a clip's frames in the video (as the model's source says, else 2)"
+        "--stride", type=_positive, help="distance of a clip's frames in the video (as the model was tested, else 2)"
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
     command.add_argument(
         "--preprocessing",
         choices=("original", "transformers"),
-        help="pixels as ViViT was trained on, or as transformers' VivitImageProcessor makes them (as the model's "
-        "source says, else original)",
+        help="pixels as ViViT was trained on, or as transformers' VivitImageProcessor makes them (as the model was "
+        "tested, else original)",
     )
     command.add_argument(
         "--policy",
         choices=("repeat_last", "wrap", "error", *policies),
-        default="repeat_last",
+        default=None if policies else "repeat_last",
         help="for a video shorter than a clip: repeat its last frame, start it again, or refuse it"
-        + ("; mask: what is missing changes nothing in the result" if policies else "")
-        + " (repeat_last)",
+        + (
+            "; mask: what is missing changes nothing in the result (as the model was tested, else "
+            if policies
+            else " ("
+        )
+        + "repeat_last)",
     )
 
 

@@ -162,7 +162,7 @@ def features(options: argparse.Namespace) -> int:
 
 def probe(options: argparse.Namespace) -> int:
     """Extract features, fit probes and print their table; 1 if a video could not be read."""
-    from vivit_zoo.datasets import read_catalogue
+    from vivit_zoo.datasets.catalogue import read_catalogue, warn_of_shared_videos
     from vivit_zoo.evaluation.classify import inputs_of
     from vivit_zoo.evaluation.features import Extraction, extract_features, layer_numbers
     from vivit_zoo.evaluation.probe import load_features
@@ -177,6 +177,7 @@ def probe(options: argparse.Namespace) -> int:
         train, test = train.hold_out(0.2)
     else:
         test = read_catalogue(options.test, options.root, train.classes)
+        warn_of_shared_videos(train, test)
     classes: Any = train.classes
     if isinstance(classes, dict):
         if options.head not in classes:

@@ -110,6 +110,9 @@ class ViViTForVideoClassification(PreTrainedModel):
         """
         values = dataclasses.asdict(model.config)
         values |= {"class_names": model.class_names, "problem_type": model.problem_type}
+        values |= {"positions_filter": model.positions_filter, "processing": None}  # read by `ViViT.from_pretrained`
+        if model.processing is not None:
+            values["processing"] = dataclasses.asdict(model.processing)
         wrapped = cls(VivitZooConfig(**values))
         for name, module in model.named_children():
             wrapped.add_module(name, module)

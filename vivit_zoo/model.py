@@ -51,7 +51,7 @@ class ViViT(nn.Module):
     # What the outputs mean, in transformers' words; None if unknown, which is taken for one class a video.
     problem_type: "ProblemType | None" = None
     load_report: "LoadReport | None" = None
-    # The preprocessing that the checkpoint comes with; None if it has none.
+    # How the model was tested, or how its checkpoint says that it takes videos; None if unknown.
     processing: "Processing | None" = None
     # How `from_pretrained` resizes the positions of the saved model for another grid.
     positions_filter: "PositionsFilter" = "linear"

@@ -8,6 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from vivit_zoo.system.program import PROGRAM
 from vivit_zoo.training.help import STUDY_HELP, TRAIN_HELP
 
 __all__ = ["experiments_folder", "run_recipe", "run_study"]
@@ -42,7 +43,7 @@ def run_recipe(arguments: list[str]) -> int:
         )
         print(f"\nRecipes: {', '.join(recipes)}. Without a name: {DEFAULT_RECIPE}.")
         return 0
-    return _run(recipes[name], rest)
+    return _run(recipes[name], rest, f"vivit-zoo train {name}" if arguments[:1] == [name] else "vivit-zoo train")
 
 
 def run_study(arguments: list[str]) -> int:
@@ -59,7 +60,7 @@ def run_study(arguments: list[str]) -> int:
     if _asks_for_help(rest):
         print(f"usage: vivit-zoo study {name} [options]\n\n{_docstring(studies[name])}\n\n{STUDY_HELP}")
         return 0
-    return _run(studies[name], rest)
+    return _run(studies[name], rest, f"vivit-zoo study {name}")
 
 
 def _scripts(folder: Path, call: str) -> dict[str, Path]:
@@ -76,12 +77,12 @@ def _docstring(file: Path) -> str:
     return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
 
 
-def _run(file: Path, arguments: list[str]) -> int:
-    """Run a script as the main program; it ends with `sys.exit`."""
+def _run(file: Path, arguments: list[str], program: str) -> int:
+    """Run a script as the main program, with the name of the command for its messages; it ends with `sys.exit`."""
     sys.argv = [str(file), *arguments]
     sys.path.insert(0, str(file.parent))  # as Python does, so that scripts of one folder can import each other
     try:
-        runpy.run_path(str(file), run_name="__main__")
+        runpy.run_path(str(file), init_globals={PROGRAM: program}, run_name="__main__")
     except SystemExit as done:
         if isinstance(done.code, str):
             print(done.code, file=sys.stderr)

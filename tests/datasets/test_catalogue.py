@@ -1,12 +1,14 @@
 """Labels become class numbers, the same for training and testing, whatever form they come in."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.datasets.test_formats import touch, write
 from vivit_zoo.datasets import DataConfig, read_catalogue
-from vivit_zoo.datasets.catalogue import Catalogue, Entry
+from vivit_zoo.datasets.catalogue import Catalogue, Entry, shared_videos, warn_of_shared_videos
 from vivit_zoo.datasets.sources import VideoFile
 
 
@@ -80,3 +82,18 @@ def test_a_share_is_held_out_where_there_is_no_test_set(tmp_path):
     assert data.num_classes == 2
     with pytest.raises(ValueError, match="or the share held_out of the training videos"):
         DataConfig(train=str(tmp_path))
+
+
+def test_videos_that_are_in_training_and_test_are_counted(tmp_path):
+    """By their paths, however they are written; equal seconds of one file, and not other seconds."""
+    names = [f"{name}/{number}.mp4" for name in ("run", "walk") for number in range(2)]
+    touch(tmp_path / "set", *names)
+    table = "path,label\n" + "".join(f"../set/{name},{name[:-6]}\n" for name in names[1:3])
+    train, test = read_catalogue(tmp_path / "set"), read_catalogue(write(tmp_path / "set" / "test.csv", table))
+    assert len(shared_videos(train, test)) == 2
+    with pytest.warns(UserWarning, match=r"2 of 2 test videos are training videos too, such as .*run/1\.mp4: the res"):
+        warn_of_shared_videos(train, test)
+    parts = [Catalogue([Entry(VideoFile(Path("a.mp4"), start, start + 1), 0)], ["a"]) for start in (0, 1)]
+    assert [len(shared_videos(parts[0], part)) for part in parts] == [1, 0]
+    warn_of_shared_videos(*parts)
+    warn_of_shared_videos(*train.hold_out(0.5))

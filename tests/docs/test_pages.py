@@ -86,6 +86,11 @@ def test_the_page_on_attention_shows_the_table_that_the_experiment_wrote():
     assert table in (ROOT / "docs/attention.md").read_text()
 
 
+def test_the_page_on_export_shows_the_table_that_the_experiment_wrote():
+    table = (ROOT / "docs/benchmarks/export/table.md").read_text().strip()
+    assert table in (ROOT / "docs/export.md").read_text()
+
+
 def test_every_page_has_its_place_in_the_site():
     named = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[2:]}
@@ -125,6 +130,7 @@ def test_every_module_has_an_api_page():
             "system.lazy",
             "system.markdown",
             "system.pipes",
+            "system.program",
             "system.server",
         ),
         *(f"datasets.{name}" for name in ("folders", "formats", "listing", "published", "shards", "sources")),

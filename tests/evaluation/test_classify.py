@@ -310,9 +310,9 @@ def test_a_threshold_is_for_several_classes(videos, from_pretrained, model, caps
 
 def test_what_is_wrong_is_said_before_a_model_is_loaded(videos, from_pretrained, capsys, tmp_path):
     for path, device, message in [
-        (videos[0], "abacus", "device 'abacus' cannot be used here"),
+        (videos[0], "abacus", "there is no device 'abacus'; this machine has cpu"),
         (str(tmp_path / "none.mp4"), "cpu", "there is no such file"),
-        (str(tmp_path), "cpu", "not a file"),
+        (str(tmp_path), "cpu", "a folder, not a video; give the files in it"),
     ]:
         assert main(["classify", path, "--checkpoint", "m", "--device", device]) == 2
         assert message in capsys.readouterr().err

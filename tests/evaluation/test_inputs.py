@@ -16,6 +16,7 @@ from vivit_zoo.evaluation.classify import inputs_of
 from vivit_zoo.video.clips import Views
 from vivit_zoo.video.preprocess import Preprocess
 from vivit_zoo.video.reader import VideoError, VideoReader
+from vivit_zoo.weights.processing import Processing
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")
 
@@ -98,6 +99,46 @@ def test_inputs_follow_the_source_and_the_options(tmp_path):
     views, preprocess = inputs_of(model, clips=3, crops=3, stride=2, style="original", policy="wrap")
     assert views == Views(clips=3, crops=3, frames=6, stride=2, policy="wrap")
     assert preprocess == Preprocess((12, 12))
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "views"),
+    [
+        ({"stride": 3}, {}, {"clips": 4, "crops": 3, "stride": 3, "policy": "wrap"}),
+        ({"fps": 2.5}, {}, {"clips": 4, "crops": 3, "fps": 2.5, "policy": "wrap"}),
+        ({"fps": 2.5}, {"stride": 5, "clips": 1}, {"clips": 1, "crops": 3, "stride": 5, "policy": "wrap"}),
+        ({"stride": 3}, {"crops": 1, "policy": "error"}, {"clips": 4, "crops": 1, "stride": 3, "policy": "error"}),
+    ],
+)
+def test_inputs_follow_the_test_of_a_run(fields, options, views, tmp_path):
+    model = ViViT(tiny_config())
+    model.processing = Processing(short_side=10, antialias=False, views=(4, 3), policy="wrap", **fields)
+    model.save_pretrained(tmp_path)
+    model = ViViT.from_pretrained(tmp_path)
+    assert inputs_of(model, **options) == (Views(frames=6, **views), Preprocess((8, 12), 10))
+    assert inputs_of(model, style="original")[1] == Preprocess((8, 12), 10)
+    assert inputs_of(model, style="transformers")[1] == Preprocess((8, 12), style="transformers")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"short_side": None, "antialias": False},
+            "without antialias is bilinear and needs a short_side, got bilinear",
+        ),
+        ({"antialias": 2}, "processing.antialias 2 is unknown; choose from True, False"),
+        ({"policy": "loop"}, "processing.policy 'loop' is unknown; choose from repeat_last, wrap, error, mask"),
+        ({"views": (4, 2)}, "processing.views takes 1 or 3 crops, got 2"),
+        ({"views": (0, 1)}, r"processing.views takes two numbers, clips and crops, got \(0, 1\)"),
+        ({"views": 4}, "processing.views takes two numbers"),
+        ({"fps": 0.0}, "processing.fps takes a positive number in place of a stride, got 0.0"),
+        ({"fps": 2.0, "stride": 2}, "processing.fps takes a positive number in place of a stride, got 2.0 and the st"),
+    ],
+)
+def test_wrong_processing(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Processing(**({"short_side": 9} | fields))
 
 
 def test_another_size_keeps_the_share_of_the_crop(tmp_path):

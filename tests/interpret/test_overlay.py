@@ -137,7 +137,7 @@ def test_layers_by_name_and_number():
         (["--layer", "2"], "there is no layer '2'; the model has 2, 0 to 1: encoder.blocks.0.attn, "),
         (["--layer", "head"], "there is no layer 'head'"),
         (["--features", "2"], "block 2 is not in -2 to 1"),
-        (["--device", "abacus"], "device 'abacus' cannot be used here"),
+        (["--device", "abacus"], "there is no device 'abacus'; this machine has cpu"),
         (["--stride", "30", "--policy", "error"], "60 frames are too few"),
     ],
 )

@@ -47,6 +47,9 @@ def test_the_command_from_videos_to_a_table(tmp_path, capsys, monkeypatch):
     assert len(list((out / "features" / "test").iterdir())) == 3
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert set(results["rows"][0]["results"]) == {"0", "1"}
+    with pytest.warns(UserWarning, match="15 of 15 test videos are training videos too"):
+        assert main([*command, "--test", str(tmp_path / "clips"), "--out", str(tmp_path / "other")]) == 0
+    capsys.readouterr()
     monkeypatch.setattr(ViViT, "forward_features", lambda *_: pytest.fail("features were made again"))
     assert main([*command[:-2], "--stride", "1"]) == 0
     assert capsys.readouterr().out == table

@@ -44,8 +44,8 @@ def test_each_as_a_process(usage, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arguments", "seconds", "number", "expected"), INTERRUPTED)
-def test_interruptions(arguments, seconds, number, expected, folder):
-    code, error = interrupt(arguments, folder, seconds, number)
-    assert code == expected, error
+@pytest.mark.parametrize("usage", INTERRUPTED, ids=[usage.arguments for usage in INTERRUPTED])
+def test_interruptions(usage, folder):
+    code, error = interrupt(usage, folder)
+    assert code == usage.code, error
     assert "Traceback" not in error

@@ -103,6 +103,11 @@ def test_groups_of_several_labels_and_of_heads():
     assert sorted(group_by_class(heads)) == [[0, 2], [1]]
 
 
+def test_clips_without_a_label_cannot_be_balanced():
+    with pytest.raises(ValueError, match=r"2 of 3 clips have no label, such as number 1, .* use sampling 'shuf"):
+        group_by_class([0, None, None])
+
+
 def test_copies_of_a_clip_follow_each_other_with_other_random_values():
     order = TrainOrder(6, 6, seed=0, repeats=3)
     batches = list(islice(loader(Clips(6), order, seed=0), 3))

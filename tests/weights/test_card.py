@@ -48,25 +48,30 @@ def test_only_an_id_of_the_hub_is_a_base_model(source):
 
 
 @pytest.mark.parametrize(
-    ("side", "words"),
-    [(12, "the short side resized to 12, the centre cropped"), (None, "RGB: resized whatever their shape, pixels")],
+    ("fields", "words"),
+    [
+        ({"short_side": 12}, "6 frames spread over the whole video, 8 x 12 pixels, RGB: the short side resized to 12,"),
+        ({"short_side": None}, "RGB: resized whatever their shape, pixels"),
+        ({"short_side": 9, "stride": 1}, "6 frames, consecutive ones, 8 x 12"),
+        ({"short_side": 9, "stride": 3}, "6 frames, 3 frames of the video apart, 8 x 12"),
+        ({"short_side": 9, "stride": 3}, 'classify("clip.mp4", frame_sampling_rate=3)'),
+        ({"short_side": 9, "fps": 2.5}, "6 frames, 2.5 for each second of the video, 8 x 12"),
+    ],
 )
-def test_a_card_has_the_preprocessing_that_came_with_the_weights(side, words):
+def test_a_card_has_the_processing_of_the_model(fields, words):
     model = tiny_model()
-    model.processing = Processing(short_side=side)
+    model.processing = Processing(**fields)
     assert words in model_card(Checkpoint.of_model(model), "me/mine")
 
 
 def test_a_card_says_what_a_user_needs():
-    training = Training(
-        data="clips", started_from="google/vivit", metrics={"top-1": 0.5}, test_videos=1200, views=12, stride=2
-    )
+    training = Training(data="clips", started_from="google/vivit", metrics={"top-1": 0.5}, test_videos=1200, views=12)
     text = card_of(training)
     for line in (
         f"variant `joint`, with {count_params(tiny_model()):,} parameters",
         'model = ViViT.from_pretrained("me/mine")',
         "import vivit_zoo.hf  # registers the model",
-        "6 frames, 2 frames of the video apart, 8 x 12 pixels, RGB: the short side resized to 9, the centre cropped",
+        "6 frames, 8 x 12 pixels, RGB: the short side resized to 9, the centre cropped",
         "Trained on `clips`, from the weights of `google/vivit`.",
         "| accuracy on 1,200 test videos, 12 views each | % |\n| --- | ---: |\n| top-1 | 50.0 |",
         '5 classes: class "0": a|b, ',

@@ -11,7 +11,7 @@ from tests.weights.families import FAMILIES, JEPA, PROCESSOR, logits, make, pixe
 from vivit_zoo import ViViT, config_for_image, init_from_image
 from vivit_zoo.interpret.attention_rollout import rollout
 from vivit_zoo.weights import WeightsError
-from vivit_zoo.weights.load import adapt
+from vivit_zoo.weights.load import adapt, read_config
 from vivit_zoo.weights.names import count_blocks
 from vivit_zoo.weights.report import fill
 from vivit_zoo.weights.transformers import transformers_checkpoint
@@ -172,6 +172,15 @@ def test_names_of_files_and_of_memory(family, layout, tmp_path):
     ours = ViViT.from_pretrained(tmp_path)
     clips = video(ours.config)
     assert relative(ours(clips), logits(model, clips)) < 2e-6
+
+
+@pytest.mark.parametrize("processor", [PROCESSOR, None])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_configuration_needs_no_weights(family, processor, tmp_path, monkeypatch):
+    save(make(family), tmp_path, processor)
+    expected = ViViT.from_pretrained(tmp_path).config
+    monkeypatch.setattr("vivit_zoo.weights.load.read_tensors", lambda *_: pytest.fail("the weights were read"))
+    assert read_config(tmp_path) == read_config(tmp_path / "model.safetensors") == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -279,6 +279,22 @@ def identity(video: Place) -> Any:
     return video.name
 
 
+def shared_videos(train: Catalogue, test: Catalogue) -> list[str]:
+    """The names of the test videos that are training videos too: equal files, shards' members or seconds of a file."""
+    known = {identity(entry.video) for entry in train.entries}
+    return [entry.video.name for entry in test.entries if identity(entry.video) in known]
+
+
+def warn_of_shared_videos(train: Catalogue, test: Catalogue) -> None:
+    """Warn if videos are in both the training and the test set."""
+    if shared := shared_videos(train, test):
+        warnings.warn(
+            f"{len(shared)} of {len(test)} test videos are training videos too, such as {shared[0]}: the result says "
+            "nothing about new videos",
+            stacklevel=3,
+        )
+
+
 def _normal(path: Path) -> str:
     """A path from the root of the disk, without ".."; links stay, as following them asks the disk for every row."""
     return os.path.abspath(path) if ".." in (text := str(path)) or not path.is_absolute() else text

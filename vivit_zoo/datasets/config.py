@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue
+from vivit_zoo.datasets.catalogue import Catalogue, read_catalogue, warn_of_shared_videos
 from vivit_zoo.datasets.cups import HiddenDigits
 from vivit_zoo.datasets.digits import MovingDigits, NumberedDigits
 from vivit_zoo.datasets.embedded import EmbeddedClips
@@ -172,6 +172,7 @@ class DataConfig:
                     f"{self.test}: its labels are numbers, those of {self.train} names; 0 is taken for {first[0]!r}",
                     stacklevel=2,
                 )
+            warn_of_shared_videos(train, test)
             return self._videos(clip, train, test)
         make = EMBEDDED[self.train.removesuffix(AS_VIDEOS)]
         train_clips = make("train", self.train_clips, difficulty=self.difficulty)

@@ -139,6 +139,8 @@ def read_class_list(file: Path) -> list[str]:
         ValueError: naming the line, if it is empty, repeats a name, is a header or no text that can be printed, or if
             the lines begin or end with numbers, or are JSON.
     """
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such file; give one with the names of the classes, one a line")
     text = read_text(file).replace("\r\n", "\n").replace("\r", "\n").rstrip()
     lines = [line.strip() for line in text.split("\n")]
     if not text:

@@ -108,29 +108,37 @@ def inputs_of(
     crops: int | None = None,
     stride: int | None = None,
     style: Style | None = None,
-    policy: Policy = "repeat_last",
+    policy: Policy | None = None,
 ) -> tuple[Views, Preprocess]:
     """Which frames of a video a model takes, and how they are preprocessed.
 
     Args:
         model: those of a source that says how it takes videos (`model.processing`) do so; others as ViViT's.
-        clips, crops: of the views; None for one of each where the model says how it takes videos, else for 4 and 3.
+        clips, crops: of the views; None for the model's, else for 4 and 3.
         stride: distance of a clip's frames; None for the model's, else 2.
         style: see `Preprocess`; None for the model's, else "original".
-        policy: what stands where a video is over, see `Views`.
+        policy: what stands where a video is over, see `Views`; None for the model's, else "repeat_last".
     """
-    known = model.processing
-    views = Views(
-        clips=clips or (4 if known is None else 1),
-        crops=crops or (3 if known is None else 1),
-        frames=model.config.num_frames,
-        stride=stride or (known and known.stride) or 2,
-        spread=known is not None and stride is None and known.stride is None,
-        policy=policy,
-    )
-    size = model.config.frame_size
-    if known is None or style is not None:
+    known, size = model.processing, model.config.frame_size
+    if known is None:
+        timing: dict[str, Any] = {"stride": stride or 2, "policy": policy or "repeat_last"}
+        views = Views(clips=clips or 4, crops=crops or 3, frames=model.config.num_frames, **timing)
         return views, Preprocess(size, style=style or "original")
+    stride, fps = (known.stride, known.fps) if stride is None else (stride, None)
+    views = Views(
+        clips=clips or known.views[0],
+        crops=crops or known.views[1],
+        frames=model.config.num_frames,
+        stride=stride or 2,
+        fps=fps,
+        spread=stride is None and fps is None,
+        policy=policy or known.policy,
+    )
+    own: Style = "antialiased" if known.antialias else "original"
+    if style not in (None, own):
+        return views, Preprocess(size, style=style)
+    if own == "original":
+        return views, Preprocess(size, known.short_side)
     stretch = known.short_side is None
     return views, Preprocess(size, known.short_side, "antialiased", known.filter, stretch)
 

@@ -120,7 +120,7 @@ def windows_of(
     fps: float | None = None,
     hop: int | None = None,
     style: Style | None = None,
-    policy: Policy = "repeat_last",
+    policy: Policy | None = None,
 ) -> tuple[Windows | Views, Preprocess]:
     """Sliding windows of the frames that a model takes, and the preprocessing of the frames.
 
@@ -138,7 +138,8 @@ def windows_of(
     views, preprocess = inputs_of(model, 1, 1, stride, style, policy)
     if views.spread and fps is None and hop is None:
         return views, preprocess
-    return Windows(frames=views.frames, stride=views.stride, fps=fps, hop=hop, policy=policy), preprocess
+    fps = views.fps if fps is None else fps
+    return Windows(frames=views.frames, stride=views.stride, fps=fps, hop=hop, policy=views.policy), preprocess
 
 
 @torch.no_grad()

@@ -24,10 +24,11 @@ from vivit_zoo.studies.slurm import Slurm, run_on_slurm
 from vivit_zoo.studies.statistics import ALPHA, LEAST_SEEDS
 from vivit_zoo.studies.tables import note, study_table
 from vivit_zoo.system.pipes import exit_if_pipe_closes
+from vivit_zoo.system.program import plain_warnings
 from vivit_zoo.training.checkpoint import read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.help import STUDY_HELP
-from vivit_zoo.training.run import make_parser
+from vivit_zoo.training.options import make_parser
 
 __all__ = [
     "BASE",
@@ -174,6 +175,7 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
     return rows
 
 
+@plain_warnings()
 @exit_if_pipe_closes()
 def run_from_command_line(
     question: str,

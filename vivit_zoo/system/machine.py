@@ -27,14 +27,20 @@ def choose_device(name: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    here = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    here += ["mps"] * torch.backends.mps.is_available()
+    advice = f"this machine has {', '.join(['cpu', *here])}; 'auto' takes the best of them"
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        small = f"; write {name.lower()}" * (name != name.lower())
+        raise ValueError(f"there is no device {name!r}{small}; {advice}") from error
+    try:
         if device.type == "meta":
             raise ValueError("it holds no numbers")
         torch.empty(0, device=device)
     except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here: {reason}; 'auto' takes the best there is") from error
+        raise ValueError(f"device {name!r} cannot be used here; {advice}") from error
     return device
 
 
@@ -51,7 +57,8 @@ def describe_machine(device: torch.device) -> str:
         name = f"{platform.processor()} GPU (mps)"
     else:
         cpu = cpu_capabilities().get("cpu_name", platform.machine())
-        name = f"{cpu} CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
+        threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+        name = f"{cpu} CPU, {threads} thread{'s' * (threads != 1)} on {cores} core{'s' * (cores != 1)}"
     return f"{name}, Python {platform.python_version()}, torch {torch.__version__}"
 
 

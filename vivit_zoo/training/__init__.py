@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from vivit_zoo.training.losses import binary_cross_entropy, cross_entropy, squared_error
     from vivit_zoo.training.mixing import cutmix, mixup
     from vivit_zoo.training.optim import WeightAverage, warmup_cosine
-    from vivit_zoo.training.run import make_parser, train_and_report, train_from_command_line
+    from vivit_zoo.training.options import make_parser
+    from vivit_zoo.training.run import train_and_report, train_from_command_line
 
 __all__ = [
     "Start",
@@ -40,6 +41,7 @@ __getattr__ = import_on_use(
         "losses": ["binary_cross_entropy", "cross_entropy", "squared_error"],
         "mixing": ["cutmix", "mixup"],
         "optim": ["WeightAverage", "warmup_cosine"],
-        "run": ["make_parser", "train_and_report", "train_from_command_line"],
+        "options": ["make_parser"],
+        "run": ["train_and_report", "train_from_command_line"],
     },
 )

@@ -115,7 +115,16 @@ def group_by_class(labels: Sequence[Any]) -> list[list[int]]:
 
     Args:
         labels: class numbers, tuples of them, or dictionaries of them by head.
+
+    Raises:
+        ValueError: if a clip has no label, None.
     """
+    unlabelled = [place for place, label in enumerate(labels) if label is None]
+    if unlabelled:
+        raise ValueError(
+            f"{len(unlabelled)} of {len(labels)} clips have no label, such as number {unlabelled[0]}, and clips are "
+            "balanced by their classes; label them, leave them out, or use sampling 'shuffled'"
+        )
     groups: dict[Any, list[int]] = {}
     for place, label in enumerate(labels):
         several = label or (None,) if isinstance(label, tuple) else (label,)

@@ -3,8 +3,7 @@
 import dataclasses
 import json
 import sys
-from argparse import SUPPRESS, Action, RawDescriptionHelpFormatter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -12,11 +11,11 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
 
 from vivit_zoo import plots
 from vivit_zoo.config import ViViTConfig
-from vivit_zoo.datasets.config import check_sources
+from vivit_zoo.datasets.config import AS_VIDEOS, check_sources
 from vivit_zoo.evaluation.predictions import Predictions
 from vivit_zoo.evaluation.scores import Scores
 from vivit_zoo.flops import count_params
@@ -24,54 +23,22 @@ from vivit_zoo.model import ViViT
 from vivit_zoo.system.extras import install_advice
 from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.system.pipes import exit_if_pipe_closes
+from vivit_zoo.system.program import plain_warnings
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
-from vivit_zoo.training.help import TRAIN_HELP
 from vivit_zoo.training.loop import Trained, train
 from vivit_zoo.training.objective import PROBLEM_TYPES, TargetScale
+from vivit_zoo.training.options import make_parser
 from vivit_zoo.weights import Checkpoint, config_for_image
 from vivit_zoo.weights.card import Training, model_card
+from vivit_zoo.weights.processing import Processing
 
-__all__ = ["make_parser", "train_and_report", "train_from_command_line"]
+__all__ = ["train_and_report", "train_from_command_line"]
 
 PACKAGES = ("vivit-zoo", "torch", "torchvision", "timm", "accelerate", "av", "torchcodec")
 
 
-def make_parser(
-    doc: str, base: TrainConfig, skip: Collection[str] = (), short_help: str = TRAIN_HELP
-) -> ArgumentParser:
-    """A parser with an option for every field of `TrainConfig`, such as --lr, --model.depth, --data.train.
-
-    --help prints the script's docstring and the options that matter first, --help-all every option.
-
-    Args:
-        doc: the script's docstring, printed as it is written.
-        base: the defaults.
-        skip: dotted names of fields that are no options.
-        short_help: the options that --help prints.
-    """
-    parser = ArgumentParser(
-        usage="%(prog)s [options]",  # else an error would print all options first
-        description=doc,
-        formatter_class=_HelpAsWritten,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    text = f"{doc.strip()}\n\n{short_help}"
-    parser.add_argument("-h", "--help", action=_PrintAndExit, text=text, help="print the options that matter most")
-    parser.add_argument("--help-all", action="help", help="print every option")
-    parser.add_class_arguments(TrainConfig, skip=set(skip))
-    defaults = dataclasses.asdict(base)
-    for name in skip:
-        *path, last = name.split(".")
-        fields = defaults
-        for part in path:
-            fields = fields[part]
-        del fields[last]
-    parser.set_defaults(defaults)
-    return parser
-
-
+@plain_warnings()
 @exit_if_pipe_closes()
 def train_from_command_line(
     doc: str,
@@ -155,7 +122,8 @@ def _fit_data(config: TrainConfig, epochs: float | None, said: Namespace) -> Tra
 def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, float] | None = None) -> None:
     """Train, test with all views, print the metrics, and write into the folder of the run beside what `train` does:
 
-    model/ (`ViViT.save_pretrained`, with the names of the classes, and README.md, a model card for the hub),
+    model/ (`ViViT.save_pretrained`, with the names of the classes and the processing of the test, so that `vivit-zoo
+    classify` needs no options for the same results, and README.md, a model card for the hub),
     predictions.csv, confusion.png (for one label a video, of several heads one each), and last result.json: metrics,
     the pace, the files that could not be read, the machine, the versions.
 
@@ -204,9 +172,27 @@ def _last_model(config: TrainConfig, folder: Path, classes: Any) -> ViViT:
         assert isinstance(model.head, torch.nn.Linear)
         TargetScale.from_json(content["scale"]).fold_into(model.head)
     model.problem_type = PROBLEM_TYPES[config.data.task]
+    model.processing = _processing(config)
     heads = isinstance(classes, Mapping)
     model.class_names = {head: list(names) for head, names in classes.items()} if heads else list(classes)
     return model
+
+
+def _processing(config: TrainConfig) -> Processing:
+    """How the test of a run takes videos. An embedded clip is a whole video, whose frames have the model's size."""
+    data, size = config.data, config.model.frame_size
+    pixels: dict[str, Any] = dict.fromkeys(("mean", "std"), (0.5,) * config.model.in_chans)
+    if data.embedded and not data.train.endswith(AS_VIDEOS):
+        return Processing(short_side=min(size), antialias=False, stride=1, **pixels)
+    return Processing(
+        short_side=dataclasses.replace(data.augment, size=size).preprocess.resized_side,
+        antialias=False,
+        stride=None if data.fps else data.stride,
+        fps=data.fps,
+        views=data.views,
+        policy=data.policy,
+        **pixels,
+    )
 
 
 def _result(
@@ -251,7 +237,6 @@ def _facts(config: TrainConfig, result: Mapping[str, Any]) -> Training:
         **{name: result[name] for name in ("metric", "metrics", "in_percent")},
         test_videos=result["test_videos"],
         views=result["views"],
-        stride=None if config.data.embedded or config.data.fps else config.data.stride,
         details=settings | {"machine": result["machine"], **result["versions"]},
     )
 
@@ -302,19 +287,3 @@ def _summary(result: dict[str, Any], workers: int) -> str:
         f"{result['waiting']:.0%} of the time" + ("; try more --workers" if result["waiting"] > 0.1 else "")
     )
     return "\n".join([*lines, result["machine"]])
-
-
-class _PrintAndExit(Action):
-    """An option that prints a text and exits."""
-
-    def __init__(self, option_strings: list[str], dest: str = SUPPRESS, *, text: str = "", help: str = "") -> None:
-        super().__init__(option_strings, dest, nargs=0, default=SUPPRESS, help=help)
-        self.text = text
-
-    def __call__(self, parser: Any, *_: Any) -> None:
-        print(self.text)
-        parser.exit()
-
-
-class _HelpAsWritten(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """A help formatter that keeps the lines of the docstring."""

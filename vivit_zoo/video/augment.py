@@ -63,7 +63,8 @@ class Augment:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        _ = self.preprocess  # refuses wrong sizes
+        if self.size != 224 or self.short_side is None:  # a run replaces this default by the size of its model
+            _ = self.preprocess  # refuses wrong sizes
         low, high = self.scale_jitter
         if not 0 < low <= high:
             raise ValueError(

@@ -290,6 +290,10 @@ class PyAVDecoder:
             ) from error
 
 
+# Before version 19, which has no such option and takes any metadata, PyAV refuses those that are not UTF-8.
+_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 def _open(source: VideoSource, threads: int) -> tuple[Any, Any]:
     """The container and its video stream."""
     # With PyAV's log callback on, which other packages turn on, a thread of the decoder may wait in it for Python's
@@ -297,7 +301,7 @@ def _open(source: VideoSource, threads: int) -> tuple[Any, Any]:
     if av.logging.get_level() is not None:
         av.logging.set_level(None)
     try:
-        container = av.open(source.from_start(), metadata_errors="replace")
+        container = av.open(source.from_start(), **_METADATA)
     except (OSError, av.error.FFmpegError) as error:
         raise VideoError(f"{source.name}: {source.why_unreadable()} ({error.strerror or error})") from error
     # FFmpeg plays text files as the pictures of a terminal, or as lists of other files.

@@ -68,6 +68,8 @@ class VideoSource:
     def _check(self) -> None:
         path = self._path
         if path is not None and not os.path.isfile(path):  # False, where pathlib raises for a name too long
+            if os.path.isdir(path):
+                raise VideoError(f"{self.name}: a folder, not a video; give the files in it")
             raise VideoError(f"{self.name}: {'not a file' if os.path.exists(path) else 'there is no such file'}")
         try:
             with self._open() as file:

@@ -23,7 +23,6 @@ class Training:
         in_percent: whether the values are shares in [0, 1], which are printed in percent.
         test_videos: number of videos that they were measured on.
         views: views of each that were averaged.
-        stride: distance of a clip's frames in the video; None where it is not fixed.
         details: anything else, by its name.
     """
 
@@ -34,7 +33,6 @@ class Training:
     in_percent: bool = True
     test_videos: int = 0
     views: int = 1
-    stride: int | None = None
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -55,7 +53,7 @@ def model_card(
         license: the hub's name of the weights' licence, such as "apache-2.0"; None for one that is not chosen yet.
         training: of the run that made it; None if that is not known.
     """
-    sections = [f"# {name}", _summary(checkpoint), _usage(checkpoint, name, format), _input(checkpoint, training)]
+    sections = [f"# {name}", _summary(checkpoint), _usage(checkpoint, name, format), _input(checkpoint)]
     if training is not None:
         sections.append(_training(training))
     sections += [_classes(checkpoint), _licence(license, training), _configuration(checkpoint)]
@@ -115,6 +113,8 @@ logits = model(video)  # video: (batch, {c}, {t}, {h}, {w}), pixels in [-1, 1]
     if isinstance(checkpoint.config.num_classes, Mapping) or c != 3:  # pipeline knows one head and RGB frames
         return text
     register = "" if format == "transformers" else "import vivit_zoo.hf  # registers the model\n"
+    stride = checkpoint.processing.stride if checkpoint.processing else None
+    stride_argument = f", frame_sampling_rate={stride}" if stride and stride > 1 else ""
     return f"""{text}
 
 With transformers:
@@ -123,18 +123,22 @@ With transformers:
 from transformers import pipeline
 {register}
 classify = pipeline("video-classification", model="{name}")
-print(classify("clip.mp4"))
+print(classify("clip.mp4"{stride_argument}))
 ```"""
 
 
-def _input(checkpoint: Checkpoint, training: Training | None) -> str:
-    config = checkpoint.config
+def _input(checkpoint: Checkpoint) -> str:
+    config, processing = checkpoint.config, checkpoint.processing
     height, width = config.frame_size
     colours = {1: "gray", 3: "RGB"}.get(config.in_chans, f"{config.in_chans} channels")
     frames = f"{config.num_frames} frames"
-    if training is not None and training.stride is not None:
-        frames += f", {training.stride} frames of the video apart" if training.stride > 1 else ", consecutive ones"
-    side = checkpoint.processing.short_side if checkpoint.processing else short_side(config)
+    if processing is not None and processing.fps is not None:
+        frames += f", {processing.fps:g} for each second of the video"
+    elif processing is not None and processing.stride is None:
+        frames += " spread over the whole video"
+    elif processing is not None:
+        frames += f", {processing.stride} frames of the video apart" if processing.stride != 1 else ", consecutive ones"
+    side = short_side(config) if processing is None else processing.short_side
     resize = f"the short side resized to {side}, the centre cropped" if side else "resized whatever their shape"
     return f"## Input\n\n{frames.capitalize()}, {height} x {width} pixels, {colours}: {resize}, pixels / 127.5 - 1."
 

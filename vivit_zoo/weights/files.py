@@ -12,14 +12,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vivit_zoo.weights import hub
 from vivit_zoo.weights.report import WeightsError
 
-__all__ = ["MODEL_TYPE", "PROCESSOR_FILES", "Found", "find", "plain", "read_json", "read_pickle", "read_tensors"]
+__all__ = [
+    "MODEL_TYPE",
+    "PROCESSOR_FILES",
+    "Found",
+    "find",
+    "plain",
+    "read_json",
+    "read_pickle",
+    "read_shapes",
+    "read_tensors",
+]
 
 MODEL_TYPE = "vivit_zoo"
 # In the order of preference; a .bin only where there is no safetensors.
@@ -137,7 +147,8 @@ def file_kind(path: Path) -> str:
     if 0x80 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):  # msgpack's dictionaries, of which flax's files are one
         return "msgpack"
     raise WeightsError(
-        f"{path} is no checkpoint: it begins with {head[:8]!r}, unlike the files of safetensors, torch, numpy and flax"
+        f"{path} is no checkpoint: it begins with {head[:8]!r}, unlike files of safetensors, torch, numpy and flax. "
+        "Give a folder with config.json and model.safetensors, such a file, or a hub id"
     )
 
 
@@ -162,6 +173,22 @@ def read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(f"{path} holds no dictionary of tensors")
     return plain(loaded, str(path))
+
+
+def read_shapes(path: Path, kind: str) -> dict[str, Tensor] | None:
+    """The tensors of a file of safetensors on the meta device: names and shapes, without the numbers.
+
+    Returns:
+        None for other formats, which have to be read for that.
+    """
+    if kind != "safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is no safetensors file, or is cut short: {error}") from error
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
 def read_pickle(path: Path) -> Any:

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from vivit_zoo.config import ViViTConfig
-from vivit_zoo.weights.files import MODEL_TYPE, PROCESSOR_FILES, Found, find, local_path, read_json, read_tensors
+from vivit_zoo.weights.files import (
+    MODEL_TYPE,
+    PROCESSOR_FILES,
+    Found,
+    find,
+    local_path,
+    read_json,
+    read_shapes,
+    read_tensors,
+)
 from vivit_zoo.weights.names import count_blocks
 from vivit_zoo.weights.original import read_video
 from vivit_zoo.weights.processing import Processing, is_processor
@@ -225,7 +234,7 @@ def _processor(folder: Path) -> dict[str, Any] | None:
 
 
 def read_config(source: str | PathLike[str]) -> ViViTConfig | None:
-    """The configuration of a folder in our own format, without reading its weights.
+    """The configuration of a folder in our own format or in one of transformers', without reading its weights.
 
     Returns:
         None for everything else: other formats need the weights for it, and the hub is not asked.
@@ -233,10 +242,18 @@ def read_config(source: str | PathLike[str]) -> ViViTConfig | None:
     Raises:
         WeightsError: if config.json cannot be used.
     """
-    folder = local_path(source)
-    file = (folder if folder.is_dir() else folder.parent) / "config.json"
-    config = read_json(file) if folder.exists() and file.is_file() else {}
-    return _own_config(config, str(file.parent)) if config.get("model_type") == MODEL_TYPE else None
+    path = local_path(source)
+    folder = path if path.is_dir() else path.parent
+    if not path.exists() or not (folder / "config.json").is_file():
+        return None
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == MODEL_TYPE:
+        return _own_config(config, str(folder))
+    if config.get("model_type") not in FAMILIES:
+        return None
+    found = find(path)
+    shapes = read_shapes(found.path, found.kind)
+    return None if shapes is None else transformers_checkpoint(config, shapes, str(folder), _processor(folder)).config
 
 
 def _own_config(config: Mapping[str, Any], source: str) -> ViViTConfig:

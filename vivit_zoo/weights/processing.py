@@ -1,4 +1,7 @@
-"""`Processing`: how a trained model takes videos; read from transformers' processor files and written to them."""
+"""`Processing`: how a trained model takes videos; read from transformers' processor files and written to them.
+
+A model that was trained here has the processing of its test; see `vivit_zoo.training.run`.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,19 +21,26 @@ __all__ = [
 ]
 
 Filter = Literal["bilinear", "bicubic"]
+Policy = Literal["repeat_last", "wrap", "error", "mask"]
 RESAMPLE: dict[Any, Filter] = {2: "bilinear", 3: "bicubic"}  # the numbers of PIL
 SAID = ("image_mean", "do_normalize", "do_rescale", "do_resize", "size", "crop_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Processing:
-    """How a model takes videos. Resizing is antialiased; the crop of the model's size is the centre.
+    """How a model takes videos.
 
     Args:
         short_side: of a frame before the crop, in pixels; None where frames are resized to the model's size whatever
             their shape.
         filter: of the resizing, "bilinear" or "bicubic".
-        stride: distance of a clip's frames in the video; None where they are spread evenly over all of it.
+        antialias: whether resizing is antialiased; else it is that of ViViT's original code, which is bilinear and has
+            a crop.
+        stride: distance of a clip's frames in the video; None where `fps` says it, or where the frames are spread
+            evenly over the whole video.
+        fps: in place of the stride, frames of a clip for each second of the video.
+        views: clips of a video and crops of each whose outputs are averaged; 1 crop is the centre.
+        policy: what to do with a video that is shorter than a clip, see `vivit_zoo.video.clip_indices`.
         mean, std: of each channel, of the pixels in [0, 1] that the original weights take. They are folded into ours,
             which take [-1, 1]; kept to write the weights back.
 
@@ -40,7 +50,11 @@ class Processing:
 
     short_side: int | None
     filter: Filter = "bilinear"
+    antialias: bool = True
     stride: int | None = None
+    fps: float | None = None
+    views: tuple[int, int] = (1, 1)
+    policy: Policy = "repeat_last"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -49,8 +63,26 @@ class Processing:
             value = getattr(self, name)
             if value is not None and not (type(value) is int and 0 < value < 1 << 20):
                 raise ValueError(f"processing.{name} takes a positive whole number or None, got {value!r}")
-        if self.filter not in get_args(Filter):
-            raise ValueError(f"processing.filter {self.filter!r} is unknown; choose from {', '.join(get_args(Filter))}")
+        for name, known in {"filter": get_args(Filter), "policy": get_args(Policy), "antialias": (True, False)}.items():
+            if (value := getattr(self, name)) not in known:
+                choices = ", ".join(map(str, known))
+                raise ValueError(f"processing.{name} {value!r} is unknown; choose from {choices}")
+        if not self.antialias and (self.short_side is None or self.filter != "bilinear"):
+            raise ValueError(
+                f"processing without antialias is bilinear and needs a short_side, got {self.filter} and "
+                f"{self.short_side}"
+            )
+        if self.fps is not None and (self.stride is not None or not _is_positive(self.fps)):
+            raise ValueError(
+                f"processing.fps takes a positive number in place of a stride, got {self.fps!r} and the stride "
+                f"{self.stride}"
+            )
+        views: Any = self.views
+        if not (isinstance(views, list | tuple) and len(views) == 2 and all(type(x) is int and x > 0 for x in views)):
+            raise ValueError(f"processing.views takes two numbers, clips and crops, got {views!r}")
+        if views[1] not in (1, 3):
+            raise ValueError(f"processing.views takes 1 or 3 crops, got {views[1]}")
+        object.__setattr__(self, "views", tuple(views))
         for name in ("mean", "std"):
             value = getattr(self, name)
             numbers = isinstance(value, list | tuple) and all(isinstance(x, int | float) for x in value)
@@ -128,6 +160,10 @@ def processing_notes(given: Mapping[str, Any], processing: Processing, size: tup
     return notes
 
 
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and 0 < value < float("inf")
+
+
 def _sides(size: Any) -> tuple[int, int] | None:
     """Height and width; None where a size does not say both."""
     if isinstance(size, Mapping):
@@ -168,4 +204,4 @@ def own_processor(config: ViViTConfig, processing: Processing | None = None) -> 
 
 def short_side(config: ViViTConfig) -> int:
     """Pixels of a frame's short side before it is cropped, in the paper's proportion of 256 to 224."""
-    return round(min(config.frame_size) * 256 / 224)
+    return min(config.frame_size) * 256 // 224
