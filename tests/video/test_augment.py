@@ -322,7 +322,7 @@ def test_wrong_clips(clip, error, message):
     ("fields", "message"),
     [
         ({"size": 0}, "must be positive"),
-        ({"short_side": 200}, "short side of 200 are smaller than the crop"),
+        ({"size": 225, "short_side": 200}, "short side of 200 are smaller than the crop"),
         ({"scale_jitter": (1.3, 0.9)}, r"scale_jitter \(1\.3, 0\.9\) must be two rising positive factors"),
         ({"flip": 1.5}, "flip 1.5 is a probability"),
         ({"gray": -1}, "gray -1 is a probability"),
@@ -332,3 +332,13 @@ def test_wrong_clips(clip, error, message):
 def test_wrong_settings(fields, message):
     with pytest.raises(ValueError, match=message):
         Augment(**fields)
+
+
+def test_a_short_side_is_compared_with_the_size_of_the_model_and_not_with_the_default():
+    """A run gives the short side alone, and replaces the size by that of its model."""
+    augment = Augment(short_side=128)
+    assert dataclasses.replace(augment, size=(112, 112)).preprocess.resized_side == 128
+    with pytest.raises(ValueError, match="short side of 128 are smaller than the crop of 160"):
+        dataclasses.replace(augment, size=160)
+    with pytest.raises(ValueError, match="short side of 128 are smaller than the crop of 224"):
+        augment(torch.zeros(4, 3, 300, 300, dtype=torch.uint8))

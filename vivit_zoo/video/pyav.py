@@ -291,7 +291,7 @@ class PyAVDecoder:
 
 
 # Before version 19, which has no such option and takes any metadata, PyAV refuses those that are not UTF-8.
-_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def _open(source: VideoSource, threads: int) -> tuple[Any, Any]:
