@@ -164,7 +164,7 @@ def table(variants: dict[str, dict[str, dict[str, Any]]], about: str) -> str:
                 form,
                 f"{row['export']:.0f} s" if "export" in row else "",
                 f"{row['bytes'] / 1e6:.0f} MB" if "bytes" in row else "",
-                "" if form == "eager" else f"{row['apart']:.0e}",
+                "" if form == "eager" else f"{row['apart']:.0e}" if row["apart"] else "0",
                 f"{median(row['forward']):.2f} s",
                 "" if form == "eager" else f"{ratio:.2f}",
             ]
