@@ -149,7 +149,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     )
     for group in optimizer.param_groups:  # older timm takes frozen ones without weight decay
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
-    if not config.shard:
+    if device.type in ("cpu", "cuda") and not (config.shard and processes > 1):
         use_fused_kernel(optimizer)
     average = WeightAverage(model, config.ema) if config.ema else None
     objective = Objective(config, data, device, checkpoint and checkpoint.get("scale"))
