@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
 from vivit_zoo.datasets import DataSets
@@ -149,7 +150,7 @@ def train(config: TrainConfig, run_dir: Path, encoder: Callable[..., nn.Module] 
     )
     for group in optimizer.param_groups:  # older timm takes frozen ones without weight decay
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
-    if device.type in ("cpu", "cuda") and not (config.shard and processes > 1):
+    if device.type in ("cpu", "cuda") and not isinstance(replica, FSDPModule):
         use_fused_kernel(optimizer)
     average = WeightAverage(model, config.ema) if config.ema else None
     objective = Objective(config, data, device, checkpoint and checkpoint.get("scale"))
