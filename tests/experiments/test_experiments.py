@@ -7,6 +7,7 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ import timm
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from vivit_zoo import ViViT
-from vivit_zoo.bench.report import Case, Speed, write
+from vivit_zoo import ViViT, ViViTConfig
+from vivit_zoo.bench import measure
+from vivit_zoo.bench.report import Case, Speed, read, write
 from vivit_zoo.datasets import DataConfig, MovingDigits, NumberedDigits
 from vivit_zoo.studies.cells import Cell
 from vivit_zoo.studies.study import plan_study, run_cell
@@ -226,6 +228,27 @@ def test_numbers_of_another_device_do_not_replace_those_of_the_page(benchmark, m
     with pytest.raises(SystemExit):
         benchmark.main()
     assert "benchmarks/gpu_long is for numbers of cuda: say --out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_parts_for_gpus_run_to_their_end(benchmark, monkeypatch, tmp_path):
+    """On a CPU, with tiny models and without a compiler."""
+    sizes = {"tubelet_size": (2, 8, 8), "dim": 24, "depth": 1, "temporal_depth": 1, "num_heads": 2, "num_classes": 3}
+    monkeypatch.setattr(benchmark, "named_config", lambda _, **changes: ViViTConfig(**sizes | changes))
+    monkeypatch.setattr(measure, "_MEASURED_SECONDS", 1e-4)
+    monkeypatch.setattr(measure, "_first_step_in_new_process", lambda *_: {"peak_bytes": 1, "seconds": 0.0})
+    monkeypatch.setattr(measure, "PeakMemory", lambda _: SimpleNamespace(peak_bytes=lambda: 1))  # it collects garbage
+    monkeypatch.setattr(measure, "_free_memory", lambda: None)  # likewise
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: None)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
+    for part in (name for name in benchmark.PARTS if name.startswith("gpu")):
+        options = ["--device", "cpu", "--side", "16", "--repeats", "1", "--out", str(tmp_path / part)]
+        monkeypatch.setattr("sys.argv", ["benchmark.py", part, *options])
+        assert benchmark.main() == 0
+        speeds, _ = read(tmp_path / part / "speeds.json")
+        assert all(speed.seconds and not speed.failure for speed in speeds)
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    assert benchmark.aims().count("joint, batches of 8: times as fast as transformers sdpa") == 2
 
 
 def test_aims_for_gpus_are_about_the_batch_of_the_aims(benchmark, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 
+import av
 import numpy as np
 import pytest
 
@@ -19,6 +20,20 @@ def reads(monkeypatch):
     monkeypatch.setattr(pyav, "read_packets", lambda source, *rest: seen.append(source.name) or read(source, *rest))
     monkeypatch.setattr(pyav, "INDICES", IndexCache(1000))
     return seen
+
+
+@pytest.mark.parametrize("kind", ["b_frames", "raw_h264"])
+def test_the_format_is_guessed_once(tmp_path, reads, monkeypatch, kind):
+    """Guessing it asks all demuxers of FFmpeg, half of the time of opening a file."""
+    name, expected = ("video.h264", "h264") if kind == "raw_h264" else ("video.mp4", "mov")
+    path, formats, opened = write_video(tmp_path / name, 40, **X264["b_frames"]), [], av.open
+    monkeypatch.setattr(av, "open", lambda *args, **rest: formats.append(rest["format"]) or opened(*args, **rest))
+    for _ in range(2):
+        with VideoReader(path) as video:
+            assert numbers_of(video.read([31, 5])) == [31, 5]
+    first = formats.index(expected)
+    assert formats[:first] == [None] * first
+    assert set(formats[first:]) == {expected}
 
 
 @pytest.mark.parametrize("kind", ["b_frames", "raw_h264"])
@@ -59,7 +74,7 @@ def test_the_cache_holds_so_many_frames_and_drops_those_used_longest_ago(tmp_pat
     paths = [str(tmp_path / name) for name in "abcd"]
     for path, frames in zip(paths, (4, 4, 4, 11), strict=True):
         (tmp_path / path).write_bytes(b"")
-        index = Index(np.arange(frames), list(range(frames)), [0], True, 0.1, 0)
+        index = Index(np.arange(frames), list(range(frames)), [0], True, 0.1, 0, "mov")
         cache.get(paths[0])
         cache.add(path, index)
     assert [cache.get(path) is not None for path in paths] == [True, False, True, False]

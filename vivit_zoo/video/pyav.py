@@ -46,13 +46,15 @@ class PyAVDecoder:
         self._wanted: set[int] = set()
         self._last_wanted = -inf
         self.by_time = self._can_seek = False
-        self._container, self._stream = _open(source, threads)
+        index = INDICES.get(source.path)
+        self._format = None if index is None else index.format
+        self._container, self._stream = _open(source, threads, self._format)
         try:
-            index = self._load_index()
+            index = self._load_index(index)
         except BaseException:
             self.close()
             raise
-        self.times, self.keys, self._keyframes, self.by_time, self.time_base, self.stream_index = index
+        self.times, self.keys, self._keyframes, self.by_time, self.time_base, self.stream_index, self._format = index
         self._can_seek = self.by_time
 
     def close(self) -> None:
@@ -108,13 +110,12 @@ class PyAVDecoder:
         a, b, _, c, d = matrix[:5].astype(float)
         return a * d < b * c
 
-    def _load_index(self) -> Index:
-        """The index, from the cache or read; the container then stands at its start, or frames can be sought."""
-        path = self.source.path
-        if (index := INDICES.get(path)) is None:
+    def _load_index(self, index: Index | None) -> Index:
+        """The index, read if it is not kept; the container then stands at its start, or frames can be sought."""
+        if index is None:
             index = self._read_index()
             index.times.setflags(write=False)  # it is shared
-            INDICES.add(path, index)
+            INDICES.add(self.source.path, index)
         self._start_from(-inf)
         if index.by_time:
             self._position = inf  # the first frame is sought, wherever the container stands
@@ -151,7 +152,8 @@ class PyAVDecoder:
             keys, keyframes = [frame.number for frame in frames], []
             runs = [[frame.pts for frame in run] for _, run in groupby(frames, key=lambda frame: frame.run)]
             times = rising_times(runs, time_base, float(self._stream.average_rate or 25))
-        return Index(times, keys, keyframes, by_time, time_base, self._stream.index)
+        format = self._container.format.name.split(",")[0]  # such as "mov" of "mov,mp4,m4a,3gp,3g2,mj2"
+        return Index(times, keys, keyframes, by_time, time_base, self._stream.index, format)
 
     def _decode_all(self) -> list["Shown"]:
         """What each frame says of itself, decoded from the start; the container then stands there again."""
@@ -209,7 +211,7 @@ class PyAVDecoder:
     def _reopen(self) -> None:
         """Go back to the start, in the one way that every file allows."""
         self._container.close()
-        self._container, self._stream = _open(self.source, self.threads)
+        self._container, self._stream = _open(self.source, self.threads, self._format)
         self._start_from(-inf)
 
     def _start_from(self, keyframe: float) -> None:
@@ -294,14 +296,14 @@ class PyAVDecoder:
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
-def _open(source: VideoSource, threads: int) -> tuple[Any, Any]:
-    """The container and its video stream."""
+def _open(source: VideoSource, threads: int, format: str | None = None) -> tuple[Any, Any]:
+    """The container and its video stream; a format of None is guessed from the first bytes."""
     # With PyAV's log callback on, which other packages turn on, a thread of the decoder may wait in it for Python's
     # lock while closing the decoder holds the lock and waits for that thread.
     if av.logging.get_level() is not None:
         av.logging.set_level(None)
     try:
-        container = av.open(source.from_start(), **_METADATA)
+        container = av.open(source.from_start(), format=format, **_METADATA)
     except (OSError, av.error.FFmpegError) as error:
         raise VideoError(f"{source.name}: {source.why_unreadable()} ({error.strerror or error})") from error
     # FFmpeg plays text files as the pictures of a terminal, or as lists of other files.
