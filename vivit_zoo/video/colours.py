@@ -39,11 +39,19 @@ def colour_jitter(clip: Tensor, overwrite: bool = False) -> Tensor:
     frames, channels, height, width = clip.shape
     planes = rearrange(clip, "t c h w -> c (t h w)")
     planes = planes if overwrite else planes.clone()
+    with torch.inference_mode():  # in which each of the many calls takes less time
+        _jitter(planes.view(channels, frames, height, width), brightness, saturation, contrast, turn)
+    return rearrange(planes, "c (t h w) -> t c h w", t=frames, h=height)
+
+
+def _jitter(video: Tensor, brightness: float, saturation: float, contrast: float, turn: float) -> None:
+    """Change the colours of a contiguous clip (c, t, h, w) in place."""
+    channels, planes = len(video), video.flatten(1)
     pixels = min(_PIXELS, planes.shape[1])
     weights = torch.tensor([_GREY if channels == 3 else (1.0,)])
     blend = _Blend(brightness, saturation if channels == 3 else 1.0, weights, pixels)
 
-    counted = _counted_rows(planes.view(channels, frames, height, width))
+    counted = _counted_rows(video)
     sums = [blend(part).clamp_(0, 255).sum(1) for part in counted.split(pixels, 1)]
     middle = float(weights @ torch.stack(sums).sum(0)) / counted.shape[1] * (1 - contrast)
     # Contrast of clipped values, clipped again, is contrast of those that are not, clipped once to narrower bounds.
@@ -60,12 +68,11 @@ def colour_jitter(clip: Tensor, overwrite: bool = False) -> Tensor:
         torch.bitwise_right_shift(levels, shift, out=levels)
         for channel, result in zip(turned, part, strict=True):
             result.copy_(channel)
-    return rearrange(planes, "c (t h w) -> t c h w", t=frames, h=height)
 
 
-def _counted_rows(planes: Tensor) -> Tensor:
+def _counted_rows(video: Tensor) -> Tensor:
     """Every eighth row of each frame, beginning three further in the next: (c, t, h, w) -> (c, n)."""
-    return torch.cat([planes[:, k::_ROWS, 3 * k % _ROWS :: _ROWS].flatten(1) for k in range(_ROWS)], 1)
+    return torch.cat([video[:, k::_ROWS, 3 * k % _ROWS :: _ROWS].flatten(1) for k in range(_ROWS)], 1)
 
 
 class _Blend:
