@@ -122,9 +122,19 @@ def run_all(runs: Path) -> int:
         shared = [] if study in PROBED else ["--cells", str(runs / "cells")]
         options = ["--out", str(runs / study), *shared, *command(study)]
         print(f"\n{study} {' '.join(options)}", flush=True)
-        if code := subprocess.run([sys.executable, EXPERIMENTS / f"{study}.py", *options]).returncode:
+        if code := run_study([sys.executable, EXPERIMENTS / f"{study}.py", *options]):
             return code
     return 0
+
+
+def run_study(command: Sequence[str | Path]) -> int:
+    """Run a study and return its exit code; on Ctrl-C, which it gets as well, wait until it has saved its runs."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        return 130
 
 
 def collect(runs: Path) -> None:

@@ -3,7 +3,6 @@
 import math
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -162,9 +161,9 @@ def test_all_studies_run_with_the_seeds_of_their_docstrings_and_share_cells(tabl
 
     def run(command):
         calls.append([Path(command[1]).stem, *command[2:]])
-        return SimpleNamespace(returncode=1 if len(calls) == 3 else 0)
+        return 1 if len(calls) == 3 else 0
 
-    monkeypatch.setattr(table.subprocess, "run", run)
+    monkeypatch.setattr(table, "run_study", run)
     monkeypatch.setattr("sys.argv", ["table.py", "--run", "--runs", str(tmp_path)])
     assert table.main() == 1
     assert len(calls) == 3
@@ -173,6 +172,27 @@ def test_all_studies_run_with_the_seeds_of_their_docstrings_and_share_cells(tabl
     assert [name for name, *_ in calls[3:]] == table.STUDIES
     assert ["positions", *in_common(tmp_path, "positions"), "--seeds", "5"] in calls
     assert ["variants", *in_common(tmp_path, "variants"), "--seeds", "3"] in calls
+
+
+def test_ctrl_c_waits_for_the_study_that_runs_and_ends_the_others(table, monkeypatch, tmp_path):
+    """The terminal interrupts both; the study saves its runs, or is killed while it starts."""
+    started = []
+
+    class Study:
+        def __init__(self, command):
+            started.append(command)
+            self.answers = iter([0] if len(started) < 2 else [KeyboardInterrupt, -2])
+
+        def wait(self):
+            answer = next(self.answers)
+            if answer is KeyboardInterrupt:
+                raise answer
+            return answer
+
+    monkeypatch.setattr(table.subprocess, "Popen", Study)
+    monkeypatch.setattr("sys.argv", ["table.py", "--run", "--runs", str(tmp_path)])
+    assert table.main() == 130
+    assert len(started) == 2
 
 
 def in_common(runs, study):
