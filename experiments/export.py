@@ -1,6 +1,6 @@
 """How long does it take to export each variant, how exact is the result, and is it faster?
 
-    python experiments/export.py            # 20 minutes on one CPU core; writes docs/benchmarks/export
+    python experiments/export.py            # 8 minutes of one CPU core; writes docs/benchmarks/export
     python experiments/export.py --page     # measures nothing: puts the table into docs/export.md
 
 ViViT-S/16x2 on clips of 16x224x224, 400 classes, float32, one thread. Each variant is exported with a free batch size
@@ -21,6 +21,9 @@ Results are kept in docs/benchmarks/export/results.json after each variant. A va
 
 Expected: exports differ from eager by rounding, a few millionths. The large products take most of the time in all
 forms, so that ratios are near 1. The compiled library takes the longest to make.
+
+Seen: at most 8e-7 apart. ONNX Runtime takes 5 to 10 % less time than eager, AOTInductor as much; the model in Python
+with optimize_for_inference 3 to 7 % less. Exports take 4 to 35 CPU seconds.
 """
 
 import argparse

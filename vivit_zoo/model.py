@@ -270,7 +270,7 @@ class ViViT(nn.Module):
             repo_id: such as "owner/name"; made if missing.
             **options: `format`, `private`, `token`, `revision`, `commit_message`; `license`, the hub's name of the
                 weights' licence, such as "apache-2.0"; `card`, the text of README.md in place of the one that is made,
-                such as that of a run's model/README.md.
+                such as that of a run's model/README.md, in which `repo_id` replaces the model's name.
 
         Raises:
             vivit_zoo.weights.WeightsError: if the hub refuses or cannot be reached.

@@ -1,5 +1,7 @@
 """README.md of a model, and what cannot be saved or uploaded."""
 
+import ast
+import json
 from pathlib import Path
 
 import huggingface_hub
@@ -9,11 +11,13 @@ import yaml
 from huggingface_hub import ModelCard
 from torch import nn
 
-from tests.conftest import tiny_config, tiny_model
+from tests.conftest import randomise, tiny_config, tiny_model
+from tests.footage import write_video
 from vivit_zoo import ViViT
+from vivit_zoo.cli import main
 from vivit_zoo.flops import count_params
 from vivit_zoo.weights import Checkpoint, WeightsError
-from vivit_zoo.weights.card import Training, model_card
+from vivit_zoo.weights.card import NEW, Training, model_card
 from vivit_zoo.weights.processing import Processing
 
 
@@ -69,7 +73,9 @@ def test_a_card_says_what_a_user_needs():
     text = card_of(training)
     for line in (
         f"variant `joint`, with {count_params(tiny_model()):,} parameters",
+        "It gives a clip one of 5 classes.",
         'model = ViViT.from_pretrained("me/mine")',
+        "| depth | 2 |",
         "import vivit_zoo.hf  # registers the model",
         "6 frames, 8 x 12 pixels, RGB: the short side resized to 9, the centre cropped",
         "Trained on `clips`, from the weights of `google/vivit`.",
@@ -85,7 +91,10 @@ def test_a_card_says_what_a_user_needs():
     text = model_card(Checkpoint.of_model(model), "me/mine", training=errors)
     assert "## Targets\n\n- 5 targets: speed, size, x, y, z\n" in text
     assert "| rmse on 3 test videos, 1 view each |  |\n| --- | ---: |\n| rmse | 1235 |" in text
+    assert "It predicts 5 numbers for a clip." in text
     heads = card_of(changes={"num_classes": {"noun": 2, "verb": 3}})
+    assert "It gives a clip a label for each of noun, verb." in heads
+    assert "It has no classifier: it computes features." in card_of(changes={"num_classes": 0})
     assert "pipeline(" not in heads
     assert "import vivit_zoo.hf" not in card_of(format="transformers")
 
@@ -144,3 +153,28 @@ def test_a_card_of_ones_own_is_uploaded(monkeypatch):
     assert seen["card"] == "# Größer"
     model.push_to_hub("me/mine", license="mit")
     assert 'license: "mit"' in seen["card"]
+    of_run = model_card(Checkpoint.of_model(model), NEW + "first_run")
+    model.push_to_hub("me/mine", card=of_run)
+    assert 'from_pretrained("me/mine")' in seen["card"]
+    assert "--checkpoint me/mine\n" in seen["card"]
+    assert NEW not in seen["card"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"in_chans": 1}, {"num_classes": {"noun": 2, "verb": 3}}])
+@pytest.mark.parametrize("problem_type", [None, "multi_label_classification", "regression"])
+def test_the_code_on_a_card_gives_what_classify_prints(changes, problem_type, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.mp4", 20)
+    model = randomise(ViViT(tiny_config(**changes))).eval()
+    model.problem_type = problem_type
+    model.processing = Processing(short_side=9, antialias=False, stride=3, views=(2, 1))
+    model.save_pretrained("mine")
+    code = model_card(Checkpoint.of_model(model), "mine").split("```python\n")[1].split("```")[0]
+    exec(code, {})
+    printed = ast.literal_eval(capsys.readouterr().out)
+    assert main(["classify", "clip.mp4", "--checkpoint", "mine", "--json", "--device", "cpu"]) == 0
+    (found,) = [value for name, value in json.loads(capsys.readouterr().out).items() if name != "video"]
+    for head in found if isinstance(found, dict) else [None]:
+        for one, other in zip(*((x if head is None else x[head]) for x in (printed, found)), strict=True):
+            assert one.pop("name") == other.pop("name")
+            assert one == pytest.approx(other, abs=1e-5)

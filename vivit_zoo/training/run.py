@@ -30,7 +30,7 @@ from vivit_zoo.training.loop import Trained, train
 from vivit_zoo.training.objective import PROBLEM_TYPES, TargetScale
 from vivit_zoo.training.options import make_parser
 from vivit_zoo.weights import Checkpoint, config_for_image
-from vivit_zoo.weights.card import Training, model_card
+from vivit_zoo.weights.card import NEW, Training, model_card
 from vivit_zoo.weights.processing import Processing
 
 __all__ = ["train_and_report", "train_from_command_line"]
@@ -147,7 +147,7 @@ def train_and_report(config: TrainConfig, folder: Path, paper: Mapping[str, floa
             names = classes[head] if head else classes
             plots.confusion(one.confusion(), names, folder / f"confusion{head and '_'}{head}.png")
         result = _result(config, folder, trained, scores, paper or {})
-        card = model_card(Checkpoint.of_model(model), folder.name, training=_facts(config, result))
+        card = model_card(Checkpoint.of_model(model), NEW + folder.name, training=_facts(config, result))
         write_whole(folder / "model" / "README.md", lambda file: file.write_text(card, encoding="utf-8"))
         write_whole(
             folder / "result.json", lambda file: file.write_text(json.dumps(result, indent=2), encoding="utf-8")
@@ -226,19 +226,25 @@ def _result(
 def _facts(config: TrainConfig, result: Mapping[str, Any]) -> Training:
     """What the model card says of a run."""
     names = ("steps", "batch_size", "opt", "lr", "weight_decay", "layer_decay", "label_smoothing", "mixup", "ema")
-    settings = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    settings = {name: getattr(config, name) for name in names if getattr(config, name)}
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     rarer = ("cutmix", "class_weights", "sampling", "aug_repeats")
     settings |= {name: getattr(config, name) for name in rarer if getattr(config, name) != defaults[name]}
     settings |= {"only": f"{config.only} ({result['trained_params']:,} parameters)"} if config.only else {}
     return Training(
-        data=Path(config.data.train).name,  # not the folders of this machine
+        data=_data_name(config.data.train),
         started_from=config.start.source,
         **{name: result[name] for name in ("metric", "metrics", "in_percent")},
         test_videos=result["test_videos"],
         views=result["views"],
         details=settings | {"machine": result["machine"], **result["versions"]},
     )
+
+
+def _data_name(source: str) -> str:
+    """The name of a data set, such as clips/train: no absolute path, which would show the folders of this machine."""
+    path = Path(source)
+    return path.name if path.is_absolute() or ".." in path.parts else "/".join(path.parts[-2:])
 
 
 def _broken(folder: Path, split: str) -> list[str]:

@@ -5,10 +5,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vivit_zoo.config import ViViTConfig
 from vivit_zoo.weights.processing import short_side
 from vivit_zoo.weights.report import Checkpoint
 
-__all__ = ["Training", "model_card"]
+__all__ = ["NEW", "Training", "model_card"]
+
+NEW = "OWNER/"  # begins the name of a model that is not on the hub yet; `push_to_hub` replaces the whole name
+SIZES = ("variant", "num_classes", "num_frames", "image_size", "tubelet_size", "dim", "depth", "num_heads")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,12 @@ def model_card(
         license: the hub's name of the weights' licence, such as "apache-2.0"; None for one that is not chosen yet.
         training: of the run that made it; None if that is not known.
     """
-    sections = [f"# {name}", _summary(checkpoint), _usage(checkpoint, name, format), _input(checkpoint)]
+    sections = [
+        f"# {name.rpartition('/')[2]}",
+        _summary(checkpoint),
+        _usage(checkpoint, name, format),
+        _input(checkpoint),
+    ]
     if training is not None:
         sections.append(_training(training))
     sections += [_classes(checkpoint), _licence(license, training), _configuration(checkpoint)]
@@ -91,12 +100,29 @@ def _summary(checkpoint: Checkpoint) -> str:
     count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     return (
         "A Video Vision Transformer (ViViT, [arXiv 2103.15691](https://arxiv.org/abs/2103.15691)), variant "
-        f"`{checkpoint.config.variant}`, with {count:,} parameters."
+        f"`{checkpoint.config.variant}`, with {count:,} parameters.{_task(checkpoint)}"
+    )
+
+
+def _task(checkpoint: Checkpoint) -> str:
+    """What the model says of a clip."""
+    count = checkpoint.config.num_classes
+    if isinstance(count, Mapping):
+        return f" It gives a clip a label for each of {', '.join(count)}."
+    if not count:
+        return " It has no classifier: it computes features."
+    if checkpoint.problem_type == "regression":
+        return f" It predicts {count} number{'s' * (count != 1)} for a clip."
+    several = checkpoint.problem_type == "multi_label_classification"
+    return (
+        f" It says which of {count} classes are in a clip." if several else f" It gives a clip one of {count} classes."
     )
 
 
 def _usage(checkpoint: Checkpoint, name: str, format: str) -> str:
     c, t, h, w = checkpoint.config.input_shape
+    gray = ", gray=True" if c == 1 else ""
+    average = ', average="sigmoid"' if checkpoint.problem_type == "multi_label_classification" else ""
     text = f"""## Use
 
 ```sh
@@ -106,9 +132,12 @@ vivit-zoo classify clip.mp4 --checkpoint {name}
 
 ```python
 from vivit_zoo import ViViT
+from vivit_zoo.evaluation.classify import best_classes, classify, inputs_of
 
-model = ViViT.from_pretrained("{name}")
-logits = model(video)  # video: (batch, {c}, {t}, {h}, {w}), pixels in [-1, 1]
+model = ViViT.from_pretrained("{name}")  # takes pixels in [-1, 1]: (batch, {c}, {t}, {h}, {w})
+views, preprocess = inputs_of(model)  # the frames, crops and pixels that it was tested with
+logits = classify(model, "clip.mp4", views, preprocess{gray}{average})
+print(best_classes(model, logits, count=5))
 ```"""
     if isinstance(checkpoint.config.num_classes, Mapping) or c != 3:  # pipeline knows one head and RGB frames
         return text
@@ -156,7 +185,7 @@ def _training(training: Training) -> str:
         lines.append(f"| {training.metric} on {measured} | {unit} |\n| --- | ---: |\n{rows}")
     if training.details:
         rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in training.details.items())
-        lines.append(f"| | |\n| --- | --- |\n{rows}")
+        lines.append(f"| training | |\n| --- | --- |\n{rows}")
     return "\n\n".join(lines)
 
 
@@ -181,9 +210,12 @@ def _licence(license: str | None, training: Training | None) -> str:
 
 
 def _configuration(checkpoint: Checkpoint) -> str:
+    usual = dataclasses.asdict(ViViTConfig())
     fields = dataclasses.asdict(checkpoint.config).items()
-    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in fields if value is not None)
-    return f"## Configuration\n\n| field | value |\n| --- | --- |\n{rows}"
+    shown = {name: value for name, value in fields if name in SIZES or value != usual[name]}
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in shown.items())
+    text = "The other fields have the defaults of `ViViTConfig`."
+    return f"## Configuration\n\n| field | value |\n| --- | --- |\n{rows}\n\n{text}"
 
 
 def _cell(value: Any) -> str:

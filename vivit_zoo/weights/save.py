@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import tempfile
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vivit_zoo import __version__
-from vivit_zoo.weights.card import model_card
+from vivit_zoo.weights.card import NEW, model_card
 from vivit_zoo.weights.load import MODEL_TYPE
 from vivit_zoo.weights.processing import own_processor
 from vivit_zoo.weights.report import Checkpoint, WeightsError
@@ -86,6 +87,7 @@ def push_to_hub(
         with tempfile.TemporaryDirectory() as folder:
             save_pretrained(checkpoint, folder, format)
             text = model_card(checkpoint, repo_id, format, license=license) if card is None else card
+            text = re.sub(rf"\b{NEW}[\w.-]+", repo_id, text)
             (Path(folder) / "README.md").write_text(text, encoding="utf-8")
             commit = api.upload_folder(
                 repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
