@@ -1,3 +1,4 @@
+import platform
 import subprocess
 import sys
 
@@ -35,6 +36,25 @@ def test_peak_memory_forgets_what_was_before():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 99e6 < int(done.stdout) < 120e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_kept_for_the_next_tensors():
+    """The system clears no pages for tensors of which as many have been freed."""
+    code = """if True:
+        import resource, torch
+        from vivit_zoo.system.machine import keep_freed_memory
+        assert keep_freed_memory()
+        faults = []
+        for _ in range(3):
+            tensors = [torch.ones(1_000_000) for _ in range(30)]
+            del tensors
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        print(faults[-1] - faults[-2])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000
 
 
 def test_auto_takes_the_best_device_that_is_there(monkeypatch):
