@@ -78,7 +78,10 @@ class Catalogue:
             count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
             held.update(of_class[len(of_class) - count :])
         if not held:
-            raise ValueError(f"each of the {len(places)} classes has one video; there is none to hold out for testing")
+            raise ValueError(
+                f"each of the {len(places)} classes has one video; there is none to hold out for testing; give videos "
+                "to test on, or more of a class"
+            )
         parts = [[e for i, e in enumerate(self.entries) if (i in held) == out] for out in (False, True)]
         return replace(self, entries=parts[0], rows=None), replace(self, entries=parts[1], rows=None)
 

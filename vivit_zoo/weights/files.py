@@ -168,7 +168,9 @@ def read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
         try:
             return plain(load_file(path), str(path))
         except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is no safetensors file, or is cut short: {error}") from error
+            raise WeightsError(
+                f"{path} is no safetensors file, or is cut short; fetch or save it again ({error})"
+            ) from error
     loaded = read_pickle(path)
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(f"{path} holds no dictionary of tensors")
@@ -187,7 +189,9 @@ def read_shapes(path: Path, kind: str) -> dict[str, Tensor] | None:
         with safe_open(path, framework="pt") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is no safetensors file, or is cut short: {error}") from error
+        raise WeightsError(
+            f"{path} is no safetensors file, or is cut short; fetch or save it again ({error})"
+        ) from error
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 

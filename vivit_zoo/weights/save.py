@@ -51,6 +51,8 @@ def save_pretrained(checkpoint: Checkpoint, folder: str | PathLike[str], format:
             for name in (*texts, "model.safetensors"):
                 (Path(aside) / name).replace(folder / name)
     except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: tensors that share memory
+        if isinstance(error, OSError) and error.strerror:
+            raise WeightsError(f"{folder} was not written: {error.strerror}; give a folder that can be") from error
         raise WeightsError(f"{folder} was not written: {error}") from error
 
 
