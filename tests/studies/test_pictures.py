@@ -85,6 +85,16 @@ def test_a_forest_of_ratios_is_around_one_and_points_where_the_truth_is(drawn, t
     assert band == pytest.approx([0.8, 1.25])
 
 
+@pytest.mark.parametrize(("clips", "close"), [((900, 1900, 1500), True), ((9000, 190, 8000), False)])
+def test_a_forest_of_close_ratios_has_more_ticks(drawn, tmp_path, clips, close):
+    rows = [reaching("first", 1000, 2000, 1500), reaching("other", *clips)]
+    pictures.forest(rows, Design(ClipsToReach()), tmp_path / "f.png")
+    (ax,) = drawn[0].axes
+    shown = [round(tick, 3) for tick in ax.get_xticks()]
+    assert (0.9 in shown) == close
+    assert 1 in shown
+
+
 def test_cost_has_a_point_for_each_seed_and_the_mean(drawn, tmp_path):
     rows = [row("a", {0: 0.9, 1: 0.8}, ceiling=0.5), row("failed", {})]
     pictures.measure_vs_gmacs(rows, Accuracy(), tmp_path / "c.png")

@@ -75,7 +75,8 @@ def _scale(ax: Any, measure: Measure, axis: str = "x") -> None:
 def _log_scale(ax: Any, axis: str) -> None:
     ax.set(**{f"{axis}scale": "log"})
     one = getattr(ax, f"{axis}axis")
-    one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = one.get_view_interval()
+    one.set_major_locator(LogLocator(subs=range(1, 10) if high < 5 * low else (1, 2, 5)))
     one.set_major_formatter("{x:,g}")
     one.set_minor_formatter(NullFormatter())
 
