@@ -50,6 +50,7 @@ from vivit_zoo.video.reader import VideoReader
 OUT = Path(__file__).parents[1] / "docs/benchmarks/data"
 FILES = {"small-gop250": (256, 340, 250), "small-gop12": (256, 340, 12), "large-gop250": (720, 1280, 250)}
 FRAMES, RATE = 250, 25
+BATCH = 8  # windows of `features`
 ROUNDS = 3  # of the classification
 
 # Reads a clip for each seed on stdin, with what both versions have; answers CPU and wall seconds.
@@ -262,7 +263,7 @@ def pipeline(options: argparse.Namespace) -> None:
         frames = footage(options.footage, height, width) if options.footage else synthetic(height, width)
         path = write(Path(folder) / "0.mp4", frames, height, width, gop)
         paths = [str(path)]
-        for number in range(1, 20):
+        for number in range(1, options.videos):
             paths.append(str(path.with_name(f"{number}.mp4")))
             Path(paths[-1]).write_bytes(path.read_bytes())
         optimize_for_inference(model)
@@ -273,9 +274,10 @@ def pipeline(options: argparse.Namespace) -> None:
             clips[:] = (clip for one in paths for clip in views.read(one, preprocess))
 
         def compute() -> None:
+            size = 1 if options.part == "classify" else BATCH
             with inside:
-                for clip in clips:
-                    model(*clip)
+                for start in range(0, len(clips), size):
+                    model(*map(torch.cat, zip(*clips[start : start + size], strict=True)))
 
         def whole() -> None:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -283,7 +285,8 @@ def pipeline(options: argparse.Namespace) -> None:
                     classify_files(model, paths, views, preprocess)
                 else:
                     out = tempfile.mkdtemp(dir=folder)
-                    extract_features(model, read_sources(paths), out, sampler=views, preprocess=preprocess)
+                    source = read_sources(paths)
+                    extract_features(model, source, out, sampler=views, preprocess=preprocess, batch_size=BATCH)
 
         read()
         compute()
@@ -308,7 +311,7 @@ def pipeline(options: argparse.Namespace) -> None:
     )
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
-    command = f"data_path.py {options.part} --size {options.size} --variant {options.variant}"
+    command = f"data_path.py {options.part} --size {options.size} --variant {options.variant} --videos {len(paths)}"
     about = f"`{command}`, {describe_machine(torch.device('cpu'))}"
     (options.out / f"{options.part}.md").write_text(f"{text}\n\n{about}\n", encoding="utf-8")
 
@@ -329,6 +332,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=11, help="clips of each file (11)")
     parser.add_argument("--clips-per-second", type=float, default=40.0, help="of a model on a GPU, in training (40)")
     parser.add_argument("--size", default="Ti/16x2", help="of the model of classify and features (Ti/16x2)")
+    parser.add_argument("--videos", type=int, default=20, help="of classify and features (20)")
     parser.add_argument("--variant", default="joint", help="of that model (joint)")
     parser.add_argument("--clips", type=int, default=500, help="to compare the classes of (500)")
     parser.add_argument("--steps", type=int, default=300, help="of 32 clips, to train for (300)")
