@@ -187,6 +187,16 @@ def test_the_options_of_the_short_help_exist(command, script, text, monkeypatch,
     assert len(short.splitlines()) < 50
 
 
+def test_help_shows_the_commands_as_they_are_called_without_a_clone(capsys):
+    for command in ("train own_videos", "study variants"):
+        assert main([*command.split(), "--help"]) == 0
+        text = capsys.readouterr().out
+        assert f"    vivit-zoo {command} " in text or f"    vivit-zoo {command}\n" in text
+        assert "experiments/" not in text
+    assert main(["train", "--help"]) == 0
+    assert "-m vivit_zoo train own_videos --data.train clips" in capsys.readouterr().out
+
+
 def test_numbers_are_checked_before_anything_runs(capsys):
     for arguments in (
         ["bench", "--seconds", "-5"],

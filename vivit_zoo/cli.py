@@ -16,7 +16,7 @@ from typing import Any
 from vivit_zoo import __version__
 from vivit_zoo.system.extras import install_advice
 from vivit_zoo.system.pipes import exit_if_pipe_closes
-from vivit_zoo.system.program import plain_warnings, unknown_argument
+from vivit_zoo.system.program import error_text, plain_warnings, unknown_argument
 
 __all__ = ["main"]
 
@@ -40,10 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vivit-zoo: {install_advice(error)}", file=sys.stderr)
         return 2
     except (ImportError, OSError, ValueError) as error:
-        text = str(error)
-        if isinstance(error, OSError) and error.filename and error.strerror:
-            text = f"{error.filename}: {error.strerror}"
-        print(f"vivit-zoo: {text}", file=sys.stderr)
+        print(f"vivit-zoo: {error_text(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -72,7 +69,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="vivit-zoo", description="Modular ViViT variants.", allow_abbrev=False)
+    parser = _Parser(
+        prog="vivit-zoo",
+        description="Video vision transformers (ViViT): train them, classify videos, look inside, compare.",
+        epilog="vivit-zoo COMMAND --help lists the options of a command.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     add = partial(commands.add_parser, allow_abbrev=False)
@@ -119,6 +121,8 @@ def _add_convert(command: argparse.ArgumentParser) -> None:
 
 
 def _add_classify(command: argparse.ArgumentParser) -> None:
+    command.description = "Print the most likely classes of video files."
+    command.epilog = "Such as: vivit-zoo classify clip.mp4 --checkpoint google/vivit-b-16x2-kinetics400"
     command.add_argument("videos", nargs="+", metavar="VIDEO", help="files that FFmpeg can read")
     _add_model(command)
     command.add_argument(

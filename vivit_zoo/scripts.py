@@ -38,9 +38,8 @@ def run_recipe(arguments: list[str]) -> int:
     if name not in recipes:
         raise ValueError(f"there is no recipe {name!r}; choose from {', '.join(recipes)}")
     if _asks_for_help(rest):
-        print(
-            f"usage: vivit-zoo train [RECIPE] [options]\n\nRecipe {name}: {_docstring(recipes[name])}\n\n{TRAIN_HELP}"
-        )
+        text = _as_commands(_docstring(recipes[name]), f"experiments/recipes/{name}.py", f"train {name}")
+        print(f"usage: vivit-zoo train [RECIPE] [options]\n\nRecipe {name}: {text}\n\n{TRAIN_HELP}")
         print(f"\nRecipes: {', '.join(recipes)}. Without a name: {DEFAULT_RECIPE}.")
         return 0
     return _run(recipes[name], rest, f"vivit-zoo train {name}" if arguments[:1] == [name] else "vivit-zoo train")
@@ -58,7 +57,8 @@ def run_study(arguments: list[str]) -> int:
     if name not in studies:
         raise ValueError(f"there is no study {name!r}; choose from {', '.join(studies)}")
     if _asks_for_help(rest):
-        print(f"usage: vivit-zoo study {name} [options]\n\n{_docstring(studies[name])}\n\n{STUDY_HELP}")
+        text = _as_commands(_docstring(studies[name]), f"experiments/{name}.py", f"study {name}")
+        print(f"usage: vivit-zoo study {name} [options]\n\n{text}\n\n{STUDY_HELP}")
         return 0
     return _run(studies[name], rest, f"vivit-zoo study {name}")
 
@@ -75,6 +75,11 @@ def _asks_for_help(arguments: list[str]) -> bool:
 
 def _docstring(file: Path) -> str:
     return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+
+
+def _as_commands(text: str, script: str, command: str) -> str:
+    """A docstring with the commands as they are called where there is no folder experiments/."""
+    return text.replace(f"python {script}", f"vivit-zoo {command}").replace(script, f"-m vivit_zoo {command}")
 
 
 def _run(file: Path, arguments: list[str], program: str) -> int:

@@ -143,8 +143,11 @@ WRONG = [
     Usage("train --data.train clips --start.source nothing/here", "nothing/here"),
     Usage("train --data.train empty --start.source=", "empty: it holds no class folders"),
     Usage("train --data.train clips --start.source= --out page.mp4", "page.mp4"),
-    Usage("train --data.train clips --start.source= --out /proc/run", "/proc/run"),
-    Usage("study variants --seeds many", "--seeds takes a whole number or one of auto, got 'many'"),
+    Usage(
+        "train --data.train clips --start.source= --out /proc/run",
+        "vivit-zoo train: /proc/run: No such file or directory",
+    ),
+    Usage("study variants --seeds many", "--seeds takes a whole number or auto, got 'many'"),
     Usage("study variants --seeds 0", "a study needs at least one setting and one seed"),
     Usage("study variants --jobs 0", "jobs 0 is not positive"),
     Usage("study variants --out page.mp4", "page.mp4"),

@@ -24,7 +24,7 @@ from vivit_zoo.studies.slurm import Slurm, run_on_slurm
 from vivit_zoo.studies.statistics import ALPHA, LEAST_SEEDS
 from vivit_zoo.studies.tables import note, study_table
 from vivit_zoo.system.pipes import exit_if_pipe_closes
-from vivit_zoo.system.program import plain_warnings
+from vivit_zoo.system.program import error_text, plain_warnings
 from vivit_zoo.training.checkpoint import read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.help import STUDY_HELP
@@ -261,7 +261,7 @@ def run_from_command_line(
             cells = plan(rows, range(seeds))
             run(cells)
     except (ImportError, OSError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {error_text(error)}", file=sys.stderr)
         return 2
     with hold(out_dir, wait=True):  # another call may report on the same folder
         code = report(cells, out_dir, design)

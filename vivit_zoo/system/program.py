@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-__all__ = ["PROGRAM", "plain_warnings", "program", "unknown_argument"]
+__all__ = ["PROGRAM", "error_text", "plain_warnings", "program", "unknown_argument"]
 
 PROGRAM = "__program__"  # a global of a script that `vivit-zoo train` or `vivit-zoo study` runs
 
@@ -38,6 +38,13 @@ def plain_warnings(name: str = "") -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
+
+
+def error_text(error: BaseException) -> str:
+    """The message of an error; of one about a file, its name and the reason, without the number of the error."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def unknown_argument(word: str, options: Iterable[str]) -> str:

@@ -92,7 +92,7 @@ def _takes(kind: Any) -> str:
     """What values a type has, in words."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}"
+        return f"{'one of ' * (len(inner) > 1)}{', '.join(map(str, inner))}"
     if origin in (Union, types.UnionType):
         return " or ".join("null" if one is type(None) else _takes(one) for one in inner)
     if origin in (tuple, list):

@@ -23,7 +23,7 @@ from vivit_zoo.model import ViViT
 from vivit_zoo.system.extras import install_advice
 from vivit_zoo.system.machine import describe_machine
 from vivit_zoo.system.pipes import exit_if_pipe_closes
-from vivit_zoo.system.program import plain_warnings
+from vivit_zoo.system.program import error_text, plain_warnings
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics, write_whole
 from vivit_zoo.training.config import TrainConfig
 from vivit_zoo.training.loop import Trained, train
@@ -96,7 +96,7 @@ def train_from_command_line(
         return 2
     except (ImportError, OSError, ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
         advice = "; try --grad_checkpointing true, or a larger --accumulate" * isinstance(error, torch.OutOfMemoryError)
-        print(f"{parser.prog}: {error}{advice}", file=sys.stderr)
+        print(f"{parser.prog}: {error_text(error)}{advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
