@@ -184,7 +184,7 @@ INTERRUPTED = [
     Interruption("bench S/16x4 --repeats 1000 --out speed", "libtorch_python", 8.0),
     Interruption("features long.mp4 --checkpoint model --hop 1 --out features", "features", 0.2),
     Interruption("probe --checkpoint model --train clips --seeds 999 --out probe", "probe/features/test", 2.0),
-    Interruption("check-data clips --full --workers 2", "libtorch_python", 2.0),
+    Interruption("check-data clips --full --workers 2", "libtorch_python", 1.0),
     Interruption(f"{RUN} --out run", "run/metrics.jsonl", 0.5),
     Interruption(f"{RUN} --out run2", "run2/metrics.jsonl", 0.5, signal.SIGTERM, 143),
     Interruption(f"{STUDY} --out study", "study", 5.0),
