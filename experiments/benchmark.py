@@ -292,12 +292,14 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, help="rounds of a case (3 on a CPU, 10 elsewhere)")
     options = parser.parse_args()
     if options.part == "page":
+        text = PAGE.read_text(encoding="utf-8")
         for file in RESULTS.glob("*/speeds.json"):
             speeds, about = read(file)
             write(speeds, about, file)  # with what is derived of it
             (file.parent / "table.md").write_text(report(speeds, about) + "\n", encoding="utf-8")
-            draw(speeds, file.parent)
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+            if f"](benchmarks/{file.parent.name}/" in text:
+                draw(speeds, file.parent)
+        PAGE.write_text(page(text), encoding="utf-8")
         return 0
     own_device = "cuda" if options.part.startswith("gpu") else "cpu"
     device = options.device or own_device
