@@ -4,8 +4,9 @@
     python experiments/table.py --run    # first runs all studies, hours on one core; a second call resumes
 
 A study runs with the last command of its docstring, and shares its cells with the others. Each has a folder
-docs/results/{study} with its results by seed, its table and pictures. The page first lists what the studies say about
-each of the paper's findings, then each study with its docstring.
+docs/results/{study} with its results by seed, its table and pictures. Results in runs/ of fewer runs than those that
+are there, such as of a first try with one seed, are left out. The page first lists what the studies say about each of
+the paper's findings, then each study with its docstring.
 """
 
 import argparse
@@ -138,12 +139,22 @@ def run_study(command: Sequence[str | Path]) -> int:
 
 
 def collect(runs: Path) -> None:
-    """Copy the results that studies have written into `runs`."""
+    """Copy the results that studies have written into `runs`, unless those that are there are of more runs."""
     for study in STUDIES:
+        found, kept = (_count(folder / study / "results.json") for folder in (runs, RESULTS))
+        if found < kept:
+            if found:
+                print(f"{RESULTS / study} has the results of {kept} runs and stays; {runs / study} has {found}")
+            continue
         for name in ("results.json", *SHOWN.get(study, ())):
             if (file := runs / study / name).exists():
                 (RESULTS / study).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, RESULTS / study / name)
+
+
+def _count(file: Path) -> int:
+    """The number of runs in a file of results; 0 if it is not there."""
+    return sum(len(row.results) for row in read_results(file)[0]) if file.exists() else 0
 
 
 def read_studies() -> Studies:

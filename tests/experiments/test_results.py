@@ -229,3 +229,14 @@ def test_new_results_are_collected_and_drawn(table, tmp_path, monkeypatch):
     assert written == {"results.json", "table.md", "points.png", "forest.png"}
     assert table.read_studies() == {"positions": (rows, Design(margin=3.0))}
     assert "equal within ±3" in (tmp_path / "docs/results.md").read_text()
+
+
+def test_results_of_fewer_runs_replace_none(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "results")
+    for folder, seeds in {"runs": 1, "results": 3}.items():
+        (tmp_path / folder / "positions").mkdir(parents=True)
+        rows = [row("a", dict.fromkeys(range(seeds), 0.5))]
+        write_results(rows, Design(), tmp_path / folder / "positions/results.json")
+    table.collect(tmp_path / "runs")
+    assert len(table.read_studies()["positions"][0][0].results) == 3
+    assert "has the results of 3 runs" in capsys.readouterr().out
