@@ -204,7 +204,8 @@ def assert_names(folder, model):
 
 @pytest.mark.filterwarnings("ignore")  # transformers' own
 @variants
-def test_trainer_fine_tunes_evaluates_and_saves(variant, tmp_path, steps=20):
+def test_trainer_fine_tunes_evaluates_and_saves(variant, tmp_path):
+    steps = 20
     losses, metrics = fine_tune(variant, tmp_path, steps)
     assert len(losses) == steps
     assert losses[0] == pytest.approx(1.7918, abs=1e-3)  # log 6: the head starts at zero
