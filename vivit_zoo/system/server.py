@@ -2,12 +2,14 @@
 
 A terminal and SLURM signal all processes of a job. If the server ended, the workers that it started would end before
 the training process has saved. So the server ignores these signals. What it starts takes them as usual again, except
-Ctrl-C, which only the main process answers: it stops its workers itself, and they print no tracebacks.
+Ctrl-C, which only the main process answers: it stops its workers itself, and they print no tracebacks. Neither does a
+process that is started when the main process has been stopped.
 """
 
 import os
 import signal
 import sys
+from types import TracebackType
 
 __all__: list[str] = []
 
@@ -17,6 +19,13 @@ def _set_handlers(action: signal.Handlers) -> None:
         signal.signal(getattr(signal, name), action)
 
 
+def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print why a process could not be started, unless the locks that it was to share have gone with their owner."""
+    if not (isinstance(error, FileNotFoundError) and error.filename is None):  # locks are no files, so have no name
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _print_error
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 _set_handlers(signal.SIG_IGN)
 assert sys.platform != "win32"  # which has no fork server
