@@ -226,6 +226,10 @@ def test_convert_never_loses_its_source(tmp_path, capsys):
     assert main(["convert", str(source), str(other), "--format", "transformers"]) == 2
     assert "has a model already (config.json); give another folder, or add --overwrite" in capsys.readouterr().err
     assert main(["convert", str(source), str(other), "--format", "transformers", "--overwrite"]) == 0
+    for file in ("model.safetensors", "config.json"):
+        (other / file).unlink()
+    assert main(["convert", str(source), str(other)]) == 2
+    assert "has a model already (preprocessor_config.json)" in capsys.readouterr().err
 
 
 def test_bench_keeps_its_results(tmp_path, capsys):

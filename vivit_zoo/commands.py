@@ -61,7 +61,8 @@ def summary(options: argparse.Namespace) -> int:
 
 def convert(options: argparse.Namespace) -> int:
     """Load a checkpoint, save it in a format, print the report."""
-    found = [name for name in ("config.json", "model.safetensors") if (options.folder / name).exists()]
+    written = ("config.json", "model.safetensors", "preprocessor_config.json")
+    found = [name for name in written if (options.folder / name).exists()]
     source = Path(options.source)
     if source.exists() and options.folder.resolve() in (source.resolve(), source.resolve().parent):
         raise ValueError(f"{options.folder} is where the source is, which would be lost; give another folder")
