@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.conftest import tiny_config
-from vivit_zoo.system.machine import choose_device, use_bf16
+from vivit_zoo import __version__
+from vivit_zoo.system.machine import choose_device, use_bf16, versions
 from vivit_zoo.training.config import TrainConfig
 
 
@@ -75,3 +76,10 @@ def test_a_device_that_is_not_here_is_refused():
         ValueError, match=r"device 'mps' cannot be used here; this machine has cpu.*; 'auto' takes the best"
     ):
         choose_device("mps")
+
+
+def test_versions_are_of_the_code_that_runs(monkeypatch):
+    monkeypatch.setattr("vivit_zoo.system.machine.version", lambda name: {"torch": "1"}.get(name, "old"))
+    assert versions(["vivit-zoo", "torch"]) == {"vivit-zoo": __version__, "torch": "1"}
+    monkeypatch.undo()
+    assert list(versions(["torch", "nobody-knows"])) == ["torch"]

@@ -5,16 +5,14 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from vivit_zoo.bench.measure import Candidate, compare
 from vivit_zoo.bench.report import Case, Speed, draw, report, write
-from vivit_zoo.system.machine import describe_machine
+from vivit_zoo.system.machine import describe_machine, versions
 
 __all__ = ["campaign"]
 
@@ -50,18 +48,10 @@ def campaign(
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": describe_machine(torch.device(case.device)),
-            "versions": _versions(),
+            "versions": versions(("vivit-zoo", "torch", "einops", "transformers", "vit-pytorch")),
         }
         write(speeds, about, out / "speeds.json")
         text = report(speeds, about)
         (out / "table.md").write_text(text + "\n", encoding="utf-8")
     draw(speeds, out)
     return text
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("vivit-zoo", "torch", "einops", "transformers", "vit-pytorch"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -5,14 +5,25 @@ import gc
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["PeakMemory", "choose_device", "cpu_capabilities", "describe_machine", "keep_freed_memory", "use_bf16"]
+from vivit_zoo import __version__
+
+__all__ = [
+    "PeakMemory",
+    "choose_device",
+    "cpu_capabilities",
+    "describe_machine",
+    "keep_freed_memory",
+    "use_bf16",
+    "versions",
+]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
@@ -60,6 +71,18 @@ def describe_machine(device: torch.device) -> str:
         threads, cores = torch.get_num_threads(), os.cpu_count() or 1
         name = f"{cpu} CPU, {threads} thread{'s' * (threads != 1)} on {cores} core{'s' * (cores != 1)}"
     return f"{name}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of the packages that are installed, by name.
+
+    That of this package is the code's: what an editable installation says is of the day on which it was made.
+    """
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = __version__ if package == "vivit-zoo" else version(package)
+    return found
 
 
 def use_bf16(precision: str, cpu: bool) -> bool:

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +20,7 @@ from vivit_zoo.evaluation.scores import Scores
 from vivit_zoo.flops import count_params
 from vivit_zoo.model import ViViT
 from vivit_zoo.system.extras import install_advice
-from vivit_zoo.system.machine import describe_machine
+from vivit_zoo.system.machine import describe_machine, versions
 from vivit_zoo.system.pipes import exit_if_pipe_closes
 from vivit_zoo.system.program import error_text, plain_warnings
 from vivit_zoo.training.checkpoint import Checkpoints, read_metrics, write_whole
@@ -219,7 +218,7 @@ def _result(
         "broken": {split: _broken(folder, split) for split in ("train", "test")},
         "machine": describe_machine(trained.device),
         "processes": PartialState().num_processes,
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": versions(PACKAGES),
     }
 
 
@@ -254,13 +253,6 @@ def _broken(folder: Path, split: str) -> list[str]:
     ]
     found = {one["place"]: one["error"] for one in map(json.loads, lines)}
     return [found[place] for place in sorted(found)]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _summary(result: dict[str, Any], workers: int) -> str:
