@@ -150,7 +150,10 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also the program of all seeds under torch.compile")
     parser.add_argument("--out", type=Path, help="folder (docs/benchmarks/seeds or gpu_seeds)")
     options = parser.parse_args()
-    device = choose_device(options.device)
+    try:
+        device = choose_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
     on_cpu = device.type == "cpu"
     if on_cpu:
         torch.set_num_threads(1)  # as a cell of a study
