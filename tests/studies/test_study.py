@@ -137,6 +137,11 @@ def test_a_finished_cell_is_used_after_options_were_added(tmp_path):
         earlier = cell.folder.with_name(cell._name(flatten(config, SMALL.free), cells_module._source(encoder)))
         assert earlier != cell.folder
         earlier.mkdir()
+        for damaged in ("", "null", "[1]", '{"model": null}'):  # in the folder of any other cell
+            (earlier / "result.json").write_text("{}")
+            (earlier / "config.json").write_text(damaged)
+            assert dataclasses.replace(cell).folder == cell.folder
+        (earlier / "result.json").unlink()
         (earlier / "config.json").write_text(json.dumps(config))
         assert dataclasses.replace(cell).folder == cell.folder  # nothing was done there
         (earlier / "result.json").write_text("{}")

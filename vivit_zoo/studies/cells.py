@@ -113,8 +113,8 @@ class Cell:
         folder = self.cells / self._name(identity, source)
         if not folder.exists():
             for older in sorted(self.cells.glob(f"{self.train.model.variant}-*-seed{self.seed}")):
-                with suppress(OSError, ValueError):
-                    config = json.loads((older / "config.json").read_text(encoding="utf-8"))
+                with suppress(OSError, TypeError, ValueError):  # damaged
+                    config = dict(json.loads((older / "config.json").read_text(encoding="utf-8")))
                     started = (older / "result.json").exists() or any(older.glob("checkpoints/*.pt"))
                     # The name says what the encoder's source was.
                     same_source = older.name == self._name(flatten(config, self.train.free), source)
