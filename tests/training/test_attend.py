@@ -11,7 +11,7 @@ from vivit_zoo.attention import Attention, attend
 from vivit_zoo.encoders import ENCODERS
 from vivit_zoo.studies.cells import BASE
 from vivit_zoo.training import attend as attend_module
-from vivit_zoo.training.attend import SHORT, attend_short, short_attention
+from vivit_zoo.training.attend import LANES, SHORT, attend_short, short_attention
 from vivit_zoo.training.loop import train
 
 
@@ -28,6 +28,19 @@ def test_short_sequences_are_attended_to_alike(length):
         found.append((out.detach(), qkv.grad))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("length", "softmax_over"), [(LANES - 1, -2), (LANES, -1), (SHORT, -1), (SHORT + 1, None)], ids=str
+)
+def test_only_short_sequences_take_separate_products(length, softmax_over, monkeypatch):
+    """Guards the gain: the fused kernel is slower for them, and so is a softmax over rows shorter than LANES."""
+    calls, softmax = [], torch.Tensor.softmax
+    monkeypatch.setattr(torch.Tensor, "softmax", lambda x, dim: calls.append(dim) or softmax(x, dim))
+    monkeypatch.setattr(attend_module, "attend", lambda q, *_: calls.append(None) or q)
+    attend_short(*torch.randn(3, 1, 2, length, 4))
+    assert calls == [softmax_over]
+    assert (LANES, SHORT) == (16, 32)  # measured, see experiments/cell.py
 
 
 def test_masks_and_dropout_are_the_fused_kernels():
@@ -58,9 +71,15 @@ def test_all_layers_of_a_model_take_it_and_give_it_back(variant, monkeypatch):
     assert [layer.attend for layer in layers] == before
 
 
-def test_a_run_trains_with_it_and_returns_the_model_as_built(tmp_path, monkeypatch):
-    calls = []
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_run_trains_with_it_and_returns_the_model_as_built(tmp_path, monkeypatch, compile):
+    """Unless it is compiled: a compiled model would be compiled again for the test, which attends as built."""
+    calls, fused, adamw = [], [], torch._fused_adamw_
     monkeypatch.setattr(attend_module, "attend_short", lambda *x, **y: calls.append(1) or attend(*x, **y))
-    trained = train(small(steps=1, eval_every=1).change_model(variant="factorised_encoder"), tmp_path / "run")
-    assert calls
+    monkeypatch.setattr(torch, "_fused_adamw_", lambda *x, **y: fused.append(1) or adamw(*x, **y))
+    monkeypatch.setattr(ViViT, "compile", lambda self: None)
+    config = small(steps=1, eval_every=1, compile=compile).change_model(variant="factorised_encoder")
+    trained = train(config, tmp_path / "run")
+    assert bool(calls) != compile
+    assert fused
     assert all(module.attend is attend for module in trained.model.modules() if type(module) is Attention)
