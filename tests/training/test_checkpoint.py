@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.training.runs import small
+from vivit_zoo.datasets import DataConfig
 from vivit_zoo.training.checkpoint import (
     Checkpoints,
     Metrics,
@@ -17,6 +19,7 @@ from vivit_zoo.training.checkpoint import (
     read_metrics,
     write_whole,
 )
+from vivit_zoo.video.augment import Augment
 
 
 def test_files_are_replaced_as_a_whole(tmp_path):
@@ -111,6 +114,17 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     Checkpoints(tmp_path / "run" / "checkpoints").write(1, content(1))
     with pytest.raises(ValueError, match=r"another configuration \(it differs in lr, seed\)"):
         claim_folder(tmp_path / "run", {"lr": 2, "seed": 0}, identify)
+
+
+@pytest.mark.parametrize("train", ["moving_digits", "moving_digits:videos"])
+def test_runs_from_before_frames_were_read_fast_read_them_exactly(train):
+    """So a run on videos does not go on with other frames, nor is a cell of exact frames taken for one of fast ones."""
+    config = small(data=DataConfig(train=train))
+    earlier = json.loads(config.to_json())
+    del earlier["data"]["augment"]["exact"], earlier["mixup"]
+    assert (config.identify(earlier) == config.identity()) == (train == "moving_digits")
+    exact = dataclasses.replace(config.data, augment=Augment(exact=True))
+    assert config.identify(earlier) == dataclasses.replace(config, data=exact).identity()
 
 
 @dataclasses.dataclass

@@ -60,6 +60,8 @@ def claim_folder(folder: Path, config: dict[str, Any], identify: Identify | None
 def fill_in(config: dict[str, Any], like: Any) -> dict[str, Any]:
     """Return a configuration with the defaults of the fields that it lacks, as one from an earlier version does.
 
+    The metadata "before" of a field says what was done before there was the field, where that is not its default.
+
     Args:
         config: as JSON.
         like: an instance of the dataclass, which says what fields there are.
@@ -71,7 +73,7 @@ def fill_in(config: dict[str, Any], like: Any) -> dict[str, Any]:
             if dataclasses.is_dataclass(now) and isinstance(config[field.name], dict):
                 filled[field.name] = fill_in(config[field.name], now)
             continue
-        default: Any = field.default
+        default: Any = field.metadata.get("before", field.default)
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         if default is not dataclasses.MISSING:

@@ -190,7 +190,7 @@ class TrainConfig:
     def _check_repeats(self) -> None:
         if self.aug_repeats == 1:
             return
-        if self.data.embedded and not self.data.train.endswith(":videos"):
+        if self._drawn:
             raise ValueError(
                 f"aug_repeats {self.aug_repeats} would repeat equal clips: {self.data.train} is not augmented; use "
                 f"{self.data.train}:videos"
@@ -252,8 +252,19 @@ class TrainConfig:
         return self.identify(json.loads(self.to_json()))
 
     def identify(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Return the same of another run from its config.json; fields that an earlier version lacked get defaults."""
-        return flatten(fill_in(config, self), self.free)
+        """Return the same of another run from its config.json.
+
+        Fields that an earlier version lacked get what was done before there were these fields, mostly their defaults.
+        """
+        identity = flatten(fill_in(config, self), self.free)
+        if self._drawn:  # no frame is resized
+            identity["data.augment.exact"] = False
+        return identity
+
+    @property
+    def _drawn(self) -> bool:
+        """Whether training clips are drawn as they are needed, and not augmented."""
+        return self.data.embedded and not self.data.train.endswith(":videos")
 
     def change_model(self, **changes: Any) -> Self:
         """Return a copy with changed fields of the model."""

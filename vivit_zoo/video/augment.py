@@ -60,7 +60,7 @@ class Augment:
     gray: float = 0.1
     rand_augment_layers: int = 0
     rand_augment_magnitude: float = 0.0
-    exact: bool = False
+    exact: bool = field(default=False, metadata={"before": True})
 
     def __post_init__(self) -> None:
         if self.size != 224 or self.short_side is None:  # a run replaces this default by the size of its model
