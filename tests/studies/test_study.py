@@ -341,8 +341,9 @@ def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_
             cell.setting.build(), torch.device("cpu"), data, lambda change=None: found[change], 40, 8.0, None
         )
 
-    threads = []
+    threads, kept = [], []
     monkeypatch.setattr(cells_module, "train", train)
+    monkeypatch.setattr(cells_module, "keep_freed_memory", lambda: kept.append(1))
     monkeypatch.setattr(cells_module, "shuffle_frames", lambda: "shuffled")
     # A quarter of the time the process waits for its three cores, which another process uses.
     clock = SimpleNamespace(
@@ -351,7 +352,7 @@ def test_a_result_tells_each_head_the_controls_and_the_seconds_of_all_cores(tmp_
     monkeypatch.setattr(cells_module, "time", clock)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     run_cell(cell, threads=3)
-    assert threads == [3]
+    assert (threads, kept) == ([3], [1])
     expected = {
         "accuracy": 0.5,
         "shuffled_accuracy": 0.25,

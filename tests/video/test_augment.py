@@ -100,6 +100,17 @@ def test_without_any_change_it_is_a_crop():
     assert (crops == video[:, :, None, None]).all((0, 1, 4, 5)).sum() == 1
 
 
+def test_a_crop_is_changed_in_place():
+    """Guards the gain: to allocate another clip takes longer than to change this one. A caller's clip stays."""
+    augment = dataclasses.replace(PLAIN, flip=1, colour=1, gray=1)
+    clip = noise(3, 2, 16, 16)
+    assert augment._flip_and_colour(clip, None)[0].data_ptr() == clip.data_ptr()
+    assert not torch.equal(clip, noise(3, 2, 16, 16))
+    clip = noise(3, 2, 16, 16)
+    augment(clip.movedim(0, 1))
+    assert torch.equal(clip, noise(3, 2, 16, 16))
+
+
 def test_every_place_of_the_crop_is_possible():
     clip = torch.arange(5 * 7, dtype=torch.uint8).reshape(1, 1, 5, 7)
     augment = Augment(size=(4, 5), scale_jitter=(1, 1), flip=0, colour=0, gray=0)
