@@ -138,7 +138,22 @@ def test_gradient_checkpointing_is_switched_in_the_encoders():
             if switch is not None:
                 break
         switch()
+        assert wrapped.gradient_checkpointing is on  # what transformers asks for
         assert wrapped.encoder.spatial.grad_checkpointing is wrapped.encoder.temporal.grad_checkpointing is on
+
+
+def test_checkpointing_of_some_blocks_is_refused():
+    wrapped = ViViTForVideoClassification.from_vivit(ViViT(tiny_config()))
+    with pytest.raises(ValueError, match="every_n_layers 2 is not possible here"):
+        wrapped._set_gradient_checkpointing(True, every_n_layers=2)
+
+
+def test_a_wrapped_model_keeps_its_filter_of_positions_and_no_names_that_it_never_had(tmp_path):
+    model = ViViT(tiny_config())
+    model.positions_filter = "bicubic"
+    ViViTForVideoClassification.from_vivit(model).save_pretrained(tmp_path)
+    again = ViViT.from_pretrained(tmp_path)
+    assert (again.positions_filter, again.class_names) == ("bicubic", None)
 
 
 class Clips(Dataset):
