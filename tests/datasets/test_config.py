@@ -10,6 +10,9 @@ from tests.footage import CLASSES, write_set
 from vivit_zoo.datasets import DataConfig
 from vivit_zoo.video.augment import Augment
 
+# These tests do not train: one set of videos is enough.
+pytestmark = pytest.mark.filterwarnings("ignore:.*are training videos too")
+
 STILL = Augment(size=48, short_side=48, scale_jitter=(1, 1), flip=0, colour=0, gray=0)
 
 

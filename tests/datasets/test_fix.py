@@ -29,6 +29,7 @@ def check(*arguments):
     return main(["check-data", *map(str, arguments), "--workers", "0", "--frames", "4", "--stride", "1"])
 
 
+@pytest.mark.filterwarnings("ignore:.*are training videos too")
 def test_a_list_with_each_bad_row_is_stopped_and_trains_once_it_is_mended(tmp_path, capsys):
     root = write_set(tmp_path / "set", 1, frames=8)
     (root / "cut.mp4").write_bytes((root / "walk/walk_0.mp4").read_bytes()[:-50])

@@ -182,7 +182,10 @@ def run_locally(cells: Sequence[Runnable], jobs: int | None = None, gpus: Sequen
 
 
 class _Progress:
-    """The progress bar of a study, weighted by the cells' costs, with a line for each cell that finishes."""
+    """The progress of a study: a bar, weighted by the cells' costs, and a line for each cell that finishes.
+
+    Where stderr is no terminal, a line for each change takes the place of the bar.
+    """
 
     def __init__(self, cells: Sequence[Runnable], waiting: Sequence[Runnable]) -> None:
         self.cells, self.done = len(cells), len(cells) - len(waiting)
@@ -195,7 +198,9 @@ class _Progress:
             smoothing=0,  # the remaining time from the average rate
             dynamic_ncols=True,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, about {remaining} left",
+            disable=None,
         )
+        self.shown = ""
 
     def __enter__(self) -> "_Progress":
         return self
@@ -206,10 +211,11 @@ class _Progress:
     def show(self, running: int) -> None:
         """Update the counts, and on a terminal the clock."""
         text = self._counts(running)
-        changed = text != self.bar.desc
-        self.bar.set_description_str(text, refresh=False)
-        if changed or sys.stderr.isatty():
-            self.bar.refresh()
+        if not self.bar.disable:
+            self.bar.set_description_str(text)
+        elif text != self.shown:
+            print(text, file=sys.stderr, flush=True)
+        self.shown = text
 
     def _counts(self, running: int) -> str:
         return f"{self.done} of {self.cells} cells done, {running} running"

@@ -236,7 +236,9 @@ def _same_imports() -> Iterator[None]:
 def _wait(jobs: Sequence[tuple[Runnable, _Submitted]], cells: int, poll: float) -> None:
     """Wait until no job is running or queued; then each cell without a result has error.txt."""
     waiting, missed = list(jobs), set[str]()
-    with tqdm(total=cells, initial=cells - len(jobs), desc="cells", unit="cell", dynamic_ncols=True) as progress:
+    with tqdm(
+        total=cells, initial=cells - len(jobs), desc="cells", unit="cell", dynamic_ncols=True, disable=None
+    ) as progress:
         while waiting:
             alive = _alive(job for _, job in waiting)
             left = []

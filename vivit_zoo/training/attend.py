@@ -35,7 +35,8 @@ def attend_short(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, mask: Te
 def short_attention(model: nn.Module) -> Iterator[None]:
     """Context manager in which the layers of a model that attend by `attend` attend by `attend_short`.
 
-    That includes `attend_over_time` and `attend_split_heads`, which call `attend`. Other strategies stay.
+    That includes `partial(attend_over_time, attend=attend)` and the like, which the factorised encoders use. Other
+    strategies stay.
     """
     layers = [module for module in model.modules() if type(module) is Attention]
     before = [layer.attend for layer in layers]
