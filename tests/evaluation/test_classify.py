@@ -226,6 +226,13 @@ def test_one_bad_file_does_not_stop_the_others(videos, from_pretrained, capsys, 
     assert "%|" not in err  # no progress bar where nobody watches it
 
 
+def test_outputs_that_are_no_numbers_are_errors(videos, from_pretrained, model, capsys):
+    model.head.bias.data[2] = torch.nan
+    assert main(["classify", videos[0], "--checkpoint", "m", "--views", "1x1", "--json"]) == 1
+    out, _ = capsys.readouterr()
+    assert json.loads(out)["error"].endswith("no finite numbers; its weights may be damaged")
+
+
 def test_options_reach_their_places(videos, from_pretrained, model, capsys):
     def probabilities(*options):
         assert main(["classify", videos[0], "--checkpoint", "m", "--json", "--views", "1x1", *options]) == 0

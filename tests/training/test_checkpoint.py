@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from tests.training.runs import small
 from vivit_zoo.datasets import DataConfig
+from vivit_zoo.studies.cells import BASE
 from vivit_zoo.training.checkpoint import (
     Checkpoints,
     Metrics,
@@ -139,6 +141,12 @@ class Outer:
     inner: Inner = dataclasses.field(default_factory=Inner)
     other: Any = None
     added: Any = dataclasses.field(default_factory=Inner)
+
+
+def test_defaults_stay_as_they_are():
+    """Runs and cells that lack a newer field are taken for ones with its default; new fields go into the file."""
+    known = json.loads((Path(__file__).parent / "defaults.json").read_text())
+    assert flatten(fill_in({}, BASE)) | flatten({"model": fill_in({}, BASE.model)}) == known
 
 
 def test_fields_that_an_earlier_version_lacked_have_their_defaults():

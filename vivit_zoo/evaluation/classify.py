@@ -237,6 +237,8 @@ def classify_files(
     for path, clips in tqdm(opened, total=len(paths), disable=True if len(paths) < 2 else None, unit="video"):
         try:
             logits = _average(model, clips(), device, average)
+            if not all(x.isfinite().all() for x in (logits.values() if isinstance(logits, dict) else [logits])):
+                raise VideoError(f"{path}: the outputs of the model are no finite numbers; its weights may be damaged")
         except VideoError as error:
             failed = 1
             tqdm.write(f"vivit-zoo: {error}", file=sys.stderr)
