@@ -277,7 +277,7 @@ def test_unknown_ids(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match=r"somebody/vivit is no file or folder here, and .* could not be fetched"):
         ViViT.from_pretrained("somebody/vivit")
-    for source in ("./not/here", "a/b/c", "/nowhere", "what is this", "nosuchfolder"):
+    for source in ("./not/here", "a/b/c", "/nowhere", "what is this", "nosuchfolder", "model/last.pt"):
         with pytest.raises(WeightsError, match="neither a file nor a folder here"):
             ViViT.from_pretrained(source)
 

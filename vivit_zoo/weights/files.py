@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 MODEL_TYPE = "vivit_zoo"
+# Names that end so are files, which are not looked for on the hub.
+FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".msgpack", ".json")
 # In the order of preference; a .bin only where there is no safetensors.
 WEIGHT_FILES = (
     "model.safetensors",
@@ -239,7 +241,8 @@ def download(source: str, revision: str | None = None, token: str | bool | None 
     Raises:
         WeightsError: if there is none, or the hub cannot be reached.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith(".")
+    if not is_id or Path(source).suffix in FILE_SUFFIXES:
         raise WeightsError(f"{source} is neither a file nor a folder here, and no id on the hub (such as owner/name)")
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
