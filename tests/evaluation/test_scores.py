@@ -212,3 +212,15 @@ def test_what_does_not_belong_together():
         Scores(logits, labels).accuracy(top=0)
     with pytest.raises(ValueError, match=r"the model has several heads; use scores\.heads\[name\] with one of a, b"):
         random_heads(2, {"a": 3, "b": 2}).confusion()
+
+
+def test_there_is_no_top_5_of_five_classes():
+    def of(**heads):
+        parts = {head: (torch.rand(4, classes), torch.zeros(4, dtype=torch.long)) for head, classes in heads.items()}
+        logits, labels = ({head: part[i] for head, part in parts.items()} for i in (0, 1))
+        return Scores(logits, labels) if len(heads) > 1 else Scores(logits["noun"], labels["noun"])
+
+    assert of(noun=5).report().keys() == {"top-1"}
+    assert of(noun=6).report().keys() == {"top-1", "top-5"}
+    both = of(noun=5, verb=3).report()
+    assert both.keys() == {"noun top-1", "verb top-1", "action top-1", "action top-5"}

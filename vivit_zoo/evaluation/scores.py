@@ -1,6 +1,7 @@
 """Scores of models that give each clip one class: accuracies, confusion matrices."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -48,10 +49,19 @@ class Scores(Predictions):
         return {"accuracy": self.accuracy(), **heads}
 
     def report(self, classes: Any = None) -> dict[str, float]:
-        """Return "top-1" and "top-5", for several heads "noun top-1", ..., and "action top-1" for all together."""
+        """Return "top-1" and "top-5", for several heads "noun top-1", ..., and "action top-1" for all together.
+
+        Of at most five classes there is no top-5.
+        """
         heads = self.heads
         parts = heads if "" in heads else {**heads, "action": self}
-        return {f"{name} top-{k}".strip(): one.accuracy(top=k) for name, one in parts.items() for k in (1, 5)}
+        tops = {name: (1, 5) if one.classes > 5 else (1,) for name, one in parts.items()}
+        return {f"{name} top-{k}".strip(): one.accuracy(top=k) for name, one in parts.items() for k in tops[name]}
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, or of the combinations of all heads."""
+        return math.prod(x.shape[1] for x in (self.logits.values() if isinstance(self.logits, dict) else [self.logits]))
 
     def joint(self) -> "Scores":
         """Combine all heads into one, whose classes are the combinations; the class of the last head changes fastest.
