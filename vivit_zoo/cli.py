@@ -226,29 +226,30 @@ def _add_check_data(command: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(command: argparse.ArgumentParser) -> None:
+    command.description = "Measure speed and memory of models, as shares of what the machine can do."
+    command.epilog = "Such as: vivit-zoo bench S/16x2 --peers --dtype float32 bfloat16"
     command.add_argument("name", nargs="?", default="B/16x2", help="the paper's name of a model (B/16x2)")
-    command.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS], help="which (all)")
-    command.add_argument("--peers", action="store_true", help="add transformers' and vit-pytorch's, of the same sizes")
-    command.add_argument("--frames", type=_positive, nargs="+", default=[32], help="of a clip: one or several (32)")
-    command.add_argument(
-        "--image-size", type=_positive, nargs="+", default=[224], metavar="SIDE", help="one or several (224)"
+    models = command.add_argument_group("models")
+    variants, dtypes = ", ".join(VARIANTS), ("float32", "tf32", "bfloat16", "float16")
+    several: dict[str, Any] = {"type": _positive, "nargs": "+"}
+    models.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS], metavar="VARIANT", help=f"of {variants} (all)"
     )
-    command.add_argument("--batch", type=_positive, nargs="+", default=[1], help="clips, one number or several (1)")
-    command.add_argument(
-        "--dtype",
-        nargs="+",
-        choices=("float32", "tf32", "bfloat16", "float16"),
-        default=["float32"],
-        help="one or several (float32)",
-    )
-    command.add_argument("--train", action="store_true", help="measure training steps instead of forward passes")
-    command.add_argument("--checkpointing", action="store_true", help="add each with activation checkpointing")
-    command.add_argument("--compile", action="store_true", help="add each under torch.compile")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
-    command.add_argument("--repeats", type=_positive, default=10, help="rounds; each measures every model once (10)")
-    command.add_argument("--seconds", type=_positive_seconds, default=600.0, help="time limit for everything (600)")
-    command.add_argument("--out", type=_folder, default=Path("runs/bench"), help="folder for the results (runs/bench)")
-    command.add_argument("--overwrite", action="store_true", help="replace results that are in the folder already")
+    models.add_argument("--peers", action="store_true", help="add transformers' and vit-pytorch's, of the same sizes")
+    models.add_argument("--checkpointing", action="store_true", help="add each with activation checkpointing")
+    models.add_argument("--compile", action="store_true", help="add each under torch.compile")
+    cases = command.add_argument_group("cases; with several values of an option, one after the other")
+    cases.add_argument("--frames", **several, default=[32], metavar="N", help="of a clip (32)")
+    cases.add_argument("--image-size", **several, default=[224], metavar="SIDE", help="of a frame (224)")
+    cases.add_argument("--batch", **several, default=[1], metavar="N", help="clips of a step (1)")
+    cases.add_argument("--dtype", nargs="+", choices=dtypes, default=dtypes[:1], metavar="DTYPE", help=", ".join(dtypes))
+    cases.add_argument("--train", action="store_true", help="measure training steps instead of forward passes")
+    cases.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
+    run = command.add_argument_group("measurement")
+    run.add_argument("--repeats", type=_positive, default=10, help="rounds; each measures every model once (10)")
+    run.add_argument("--seconds", type=_positive_seconds, default=600.0, help="time limit for everything (600)")
+    run.add_argument("--out", type=_folder, default=Path("runs/bench"), help="folder for the results (runs/bench)")
+    run.add_argument("--overwrite", action="store_true", help="replace results that are in the folder already")
 
 
 def _add_bench_data(command: argparse.ArgumentParser) -> None:
