@@ -242,7 +242,7 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     cases.add_argument("--frames", **several, default=[32], metavar="N", help="of a clip (32)")
     cases.add_argument("--image-size", **several, default=[224], metavar="SIDE", help="of a frame (224)")
     cases.add_argument("--batch", **several, default=[1], metavar="N", help="clips of a step (1)")
-    cases.add_argument("--dtype", nargs="+", choices=dtypes, default=dtypes[:1], metavar="DTYPE", help=", ".join(dtypes))
+    cases.add_argument("--dtype", nargs="+", choices=dtypes, default=dtypes[:1], metavar="TYPE", help=", ".join(dtypes))
     cases.add_argument("--train", action="store_true", help="measure training steps instead of forward passes")
     cases.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
     run = command.add_argument_group("measurement")
