@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tests.studies.test_study import SMALL
+from tests.studies.test_cells import SMALL
 from vivit_zoo.studies.comparisons import Design
 from vivit_zoo.studies.measures import Accuracy, ClipsToReach
 from vivit_zoo.studies.statistics import ALPHA
