@@ -134,6 +134,7 @@ class Eager(Toy):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_each_of_many_is_compiled(quick, monkeypatch):
     """Dynamo has a limit of 8 graphs a function, beyond which it says nothing and compiles nothing."""
     compile_module = nn.Module.compile

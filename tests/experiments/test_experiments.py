@@ -171,6 +171,7 @@ def test_pairs_of_motions_have_no_order(experiment):
         assert torch.equal(ordered[index][0], pairs[index][0])
 
 
+@pytest.mark.slow
 def test_attention_is_measured_where_the_digit_is(experiment, tmp_path, monkeypatch, capsys):
     attention = experiment("attention")
     monkeypatch.setattr(attention, "CLIPS", 6)

@@ -146,6 +146,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     """Interrupted in its second cell, the same command skips the first, resumes the second and makes the table."""
     script = tmp_path / "experiment.py"

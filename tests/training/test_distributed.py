@@ -86,6 +86,7 @@ def test_two_processes_train_frozen_models_and_balanced_classes_as_one(tmp_path)
         assert_same_weights(tmp_path / "frozen", tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_another_number_of_processes(tmp_path):
     """On SIGTERM, as SLURM sends it, both processes agree on a step, save and exit. One process finishes the run."""
     run = small_momentum(steps=40, eval_every=8)

@@ -219,6 +219,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_with_shards_write_one_whole_model(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
