@@ -384,10 +384,8 @@ def _check_spellings(names: list[str]) -> None:
     for name in names:
         other = spelt.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), name)
         if other != name:
-            raise ValueError(
-                f"the labels {other!r} and {name!r} seem to be one class in two spellings; spell it alike, or give the "
-                "names of the classes"
-            )
+            found = f"the labels {other!r} and {name!r} seem to be one class in two spellings"
+            raise ValueError(f"{found}; spell it alike, or give the names of the classes")
 
 
 def _short(value: Any) -> str:
